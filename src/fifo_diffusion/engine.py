@@ -1,0 +1,252 @@
+"""FIFO-Diffusion (Kim et al. 2024, arXiv:2405.11473): an endless video from a model that knows a short one.
+
+A queue of latent frames lies in order, each one level noisier than the one before it.  Every iteration
+denoises all of them by one level, takes the clean frame off the front and puts pure noise at the
+back.  The network only ever sees a window of f neighbouring frames; `Plan` says which.  All windows
+read the queue as it was before the iteration, so their calls are independent.
+
+Letters: B streams, C latent channels, L places in the queue, k frames that leave together, K levels, H W.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fifo_diffusion.errors import BadInput, NotFinite
+from fifo_diffusion.protocols import Call, Conditioner, Executor, Noise
+from fifo_diffusion.schedule import NoiseSchedule
+from fifo_diffusion.windows import Plan, Window
+
+Solver = Literal["ddim", "2m"]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """All that changes while a stream runs.  Save it and the stream goes on bit for bit.
+
+    Place p of the queue holds frame number  iteration k - context + p;  frame 0 is the first anyone sees.
+    """
+
+    iteration: int  # frames iteration k .. iteration k + k - 1 come off next; below 0 is the run-in
+    queue: Tensor  # (B, C, L, H, W)
+    past: Tensor | None = None  # (B, C, L, H, W), the x0 each frame was last predicted to be; only for "2m"
+    ramp: int = 0  # above 0 during a cold start: no frame is below this level yet, unless it never will be
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a safetensors file; `from_tensors` gives the same state back."""
+        out = {"queue": self.queue.contiguous(), "position": torch.tensor([self.iteration, self.ramp])}
+        return out if self.past is None else {**out, "past": self.past.contiguous()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "State":
+        """Raises BadInput if these are not the tensors of a state."""
+        if not {"queue", "position"} <= tensors.keys():
+            raise BadInput(f"a saved state holds queue and position; this one holds {sorted(tensors)}")
+        iteration, ramp = (int(i) for i in tensors["position"])
+        return cls(iteration, tensors["queue"], tensors.get("past"), ramp)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Engine:
+    """All that does not change.  eta in [0, 1]; solver "ddim", or "2m" (second order, eta 0).
+
+    Raises BadInput when plan and schedule disagree on the number of levels, or eta and solver on noise.
+    """
+
+    plan: Plan
+    schedule: NoiseSchedule
+    execute: Executor
+    condition: Conditioner
+    noise: Noise
+    eta: float = 0.0
+    solver: Solver = "ddim"
+    _levels: dict[torch.device, Tensor] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.plan.levels != self.schedule.levels:
+            raise BadInput(
+                f"the plan holds {self.plan.levels} levels ({self.plan.partitions} "
+                f"windows of {self.plan.window}, "
+                f"{self.plan.frames_per_level} frames a level) and the schedule "
+                f"{self.schedule.levels}; they must agree"
+            )
+        if not 0 <= self.eta <= 1:
+            raise BadInput(f"eta is {self.eta}; it must lie in [0, 1] (0 draws no noise, 1 is ancestral)")
+        if self.solver not in ("ddim", "2m"):
+            raise BadInput(f'solver is {self.solver!r}; it must be "ddim" or "2m"')
+        if self.solver == "2m" and self.eta != 0:
+            raise BadInput(
+                f'eta is {self.eta} with solver "2m", which draws no noise; use eta 0 or solver "ddim"'
+            )
+
+    def warm_start(self, clip: Tensor) -> State:
+        """A queue made of a clean clip (B, C, f, H, W): its frames at the back, its first repeated before.
+
+        The repeats come off first and are the run-in, as in the authors' code; frame 0 is the clip's own
+        first (or one of its first k, where k does not divide the run-in).  Raises BadInput for a clip of
+        another length.
+        """
+        plan = self.plan
+        if clip.ndim != 5 or clip.shape[2] != plan.window:
+            raise BadInput(
+                f"the clip has shape {tuple(clip.shape)}; wanted (streams, channels, "
+                f"{plan.window} frames, height, width)"
+            )
+        still = clip[:, :, :1].expand(-1, -1, plan.length - plan.window, -1, -1)
+        clean = torch.cat([still, clip], dim=2)
+        iteration = (plan.window - plan.window * plan.partitions) // plan.frames_per_level  # whole iterations
+        noise = self._draw(self._first(iteration), plan.level.tolist(), clean)
+        return State(iteration, self.schedule.add_noise(clean, noise, self._level(clean)))
+
+    def cold_start(self, like: Tensor) -> State:
+        """A queue of pure noise, for streams of latents like this one, (B, C, H, W); needs no base clip.
+
+        The first K iterations (K - 1 without context) are a ramp: the whole queue goes down together, each
+        place stopping at its own level.  So every frame is denoised from noise in steps of one level, never
+        re-noised; the ramp begins at equal levels, as the model was trained, and ends at the diagonal.
+        Nothing leaves and nothing enters meanwhile; then frame 0 is the next to leave.  No run-in is
+        dropped; the context's own frames, numbered below 0, are made to be looked at and not shown.
+
+        With partitions, the ramp's windows have nothing clean in common to agree by: with an exact network the
+        first f frames hold together less over long lags than the rest (lag 8 .29, then .41; f 16, n 2, middle).
+        Raises BadInput for another number of dimensions.
+        """
+        plan = self.plan
+        if like.ndim != 4:
+            raise BadInput(
+                f"the latents have shape {tuple(like.shape)}; wanted (streams, channels, height, width)"
+            )
+        queue = like.new_zeros(1).expand(*like.shape[:2], plan.length, *like.shape[2:])
+        noise = self._draw(self._first(0), [plan.levels] * plan.length, queue)
+        return State(0, noise, ramp=self._ramp(plan.levels))
+
+    def calls(self, state: State) -> list[Call]:
+        """What the network must answer for this iteration.  All read the queue as it is, so none waits.
+
+        Raises BadInput for a state of another plan.
+        """
+        if state.queue.ndim != 5 or state.queue.shape[2] != self.plan.length:
+            raise BadInput(
+                f"the state's queue has shape {tuple(state.queue.shape)}; this plan's is "
+                f"(streams, channels, {self.plan.length} frames, height, width)"
+            )
+        first, level = self._first(state.iteration), self._level(state.queue).clamp(min=state.ramp)
+        time = self.schedule.times(level, state.queue).expand(state.queue.shape[0], -1)
+        return [
+            Call(
+                state.queue[:, :, w.read],
+                time[:, w.read],
+                self.condition(range(first + w.read.start, first + w.read.stop)),
+            )
+            for w in self._windows(state)
+        ]
+
+    def settle(self, state: State, answers: Sequence[Tensor]) -> tuple[Tensor, State]:
+        """The frames that come off, (B, C, k, H, W) or none of them (k = 0) in a ramp, and the state after.
+
+        answers: one (B, C, f, H, W) for each of `calls(state)`.  Raises BadInput for answers of another
+        shape, and NotFinite when NaN or infinity comes off.
+        """
+        plan, moving = self.plan, self._moving(state)
+        z, level = state.queue[:, :, moving], self._level(state.queue)[moving].clamp(min=state.ramp)
+        out = torch.cat([a[:, :, w.kept] for w, a in zip(self._windows(state), answers, strict=True)], dim=2)
+        if out.shape != z.shape:
+            raise BadInput(
+                f"the network's answers to the {z.shape[2]} frames {tuple(z.shape)} came "
+                f"as {tuple(out.shape)}; "
+                "an answer has the shape of its window"
+            )
+        queue, past = state.queue.clone(), None
+        if self.solver == "2m":
+            was = None if state.past is None else state.past[:, :, moving]
+            queue[:, :, moving], x0 = self.schedule.step_2m(z, out, level, was)
+            past = torch.zeros_like(queue, dtype=x0.dtype) if state.past is None else state.past.clone()
+            past[:, :, moving] = x0
+        else:
+            queue[:, :, moving] = self.schedule.step(z, out, level, self.eta, self._fresh(state))
+
+        k, context = plan.frames_per_level, plan.context
+        if state.ramp:
+            return queue[:, :, :0], State(state.iteration, queue, past, self._ramp(state.ramp - 1))
+        frames = queue[:, :, context : context + k]
+        self._check(frames, state.iteration * k)
+        tail = self._draw(self._first(state.iteration) + plan.length, [plan.levels] * k, frames)
+        queue = torch.cat([queue[:, :, k:], tail], dim=2)
+        if past is not None:  # what enters has no past; level K's is never looked at
+            past = torch.cat([past[:, :, k:], torch.zeros_like(past[:, :, :k])], dim=2)
+        return frames, State(state.iteration + 1, queue, past)
+
+    @torch.no_grad()
+    def advance(self, state: State) -> tuple[Tensor, State]:
+        """One iteration: `calls`, the executor, `settle`."""
+        return self.settle(state, self.execute(self.calls(state)))
+
+    def stream(self, state: State) -> Iterator[tuple[Tensor, State]]:
+        """Frames without end, (B, C, k, H, W), the run-in left out.  Each comes with the state that
+        carries on.
+        """
+        while True:
+            frames, state = self.advance(state)
+            if state.iteration > 0:
+                yield frames, state
+
+    def _first(self, iteration: int) -> int:
+        """The frame number at place 0."""
+        return iteration * self.plan.frames_per_level - self.plan.context
+
+    def _level(self, like: Tensor) -> Tensor:
+        """The plan's levels on the device of `like`, sent there once."""
+        if like.device not in self._levels:
+            self._levels[like.device] = self.plan.level.to(like.device)
+        return self._levels[like.device]
+
+    def _ramp(self, ramp: int) -> int:
+        """0, the ramp's end, once even the cleanest place has got to its level."""
+        return ramp if ramp > int(self.plan.level[0]) else 0
+
+    def _moving(self, state: State) -> slice:
+        """The places that this iteration moves: the noisy ones; in a ramp those still above their level."""
+        plan = self.plan
+        if state.ramp:
+            return slice(0, plan.context + (state.ramp - 1) * plan.frames_per_level)
+        return slice(plan.context, plan.length)
+
+    def _windows(self, state: State) -> list[Window]:
+        """The plan's windows with their writes cut to the places that move; in a ramp the first begins at
+        place 0.
+        """
+        moving, out = self._moving(state), []
+        for i, w in enumerate(self.plan.windows):
+            start, stop = (moving.start if i == 0 else w.write.start), min(w.write.stop, moving.stop)
+            if start < stop:
+                out.append(Window(w.read, slice(start, stop)))
+        return out
+
+    def _fresh(self, state: State) -> Tensor | None:
+        """The noise that this iteration's steps add, named for the levels they reach."""
+        if self.eta == 0:
+            return None
+        moving = self._moving(state)
+        levels = [max(k, state.ramp) - 1 for k in self.plan.level[moving].tolist()]
+        return self._draw(self._first(state.iteration) + moving.start, levels, state.queue)
+
+    def _draw(self, first: int, levels: Sequence[int], like: Tensor) -> Tensor:
+        """(B, C, len(levels), H, W): the noise of the frames from `first` on, each at its level."""
+        return torch.stack([self.noise(first + i, k, like[:, :, 0]) for i, k in enumerate(levels)], dim=2)
+
+    @staticmethod
+    def _check(frames: Tensor, number: int) -> None:
+        """Only what comes off is looked at: it is small, on its way to the host anyway, and a bad answer
+        gets here within K iterations; looking at every answer would make the device wait.  Frames given
+        before are good.
+        """
+        bad = [number + i for i in range(frames.shape[2]) if not bool(frames[:, :, i].isfinite().all())]
+        if bad:
+            raise NotFinite(
+                "the network's answers hold NaN or infinity in frame "
+                f"{', '.join(map(str, bad))}; the frames before are "
+                "good: carry on from a saved state in float32, or with less guidance"
+            )

@@ -1,0 +1,82 @@
+"""The words every floor shares.  Imports nothing of ours.
+
+Letters: B streams, C latent channels, F frames of one window, k frames that leave together,
+H W height and width (latent for latents, pixels for pixels).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Cond = Mapping[str, Tensor]
+"""What a window hears: by name, each (B, ...), whatever the network cross-attends to."""
+
+
+class Call(NamedTuple):
+    """One network evaluation of one window."""
+
+    z: Tensor  # (B, C, F, H, W)
+    t: Tensor  # (B, F) every frame at its own time, float32 or float64
+    cond: Cond
+
+
+class Denoiser(Protocol):
+    """The whole of what a network is to us."""
+
+    def __call__(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
+        """(B, C, F, H, W), (B, F) -> (B, C, F, H, W), in the terms `NoiseSchedule.predicts` names."""
+        ...
+
+
+class Executor(Protocol):
+    """A way to answer the calls of an iteration."""
+
+    def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
+        """Answer the calls, in order.  They do not depend on each other."""
+        ...
+
+
+class Conditioner(Protocol):
+    """Prompts as data: which frame number hears what."""
+
+    def __call__(self, frames: range, /) -> Cond:
+        """What the window over these frame numbers hears.  Numbers below 0 are frames nobody will see."""
+        ...
+
+
+class Noise(Protocol):
+    """The seam through which all randomness comes."""
+
+    def __call__(self, frame: int, level: int, like: Tensor, /) -> Tensor:
+        """The unit normal of one frame at one level, as `like` (B, C, H, W): always the same one.
+
+        A name is used at most once in a stream: (frame, its first level) when the frame enters the
+        queue, (frame, k) for the fresh noise of its step down to level k.
+        """
+        ...
+
+
+class Decoder(Protocol):
+    """Latents to pixels, as they come."""
+
+    def __call__(self, latents: Iterator[Tensor], /) -> Iterator[Tensor]:
+        """Chunks (B, C, k, H, W) of latents -> chunks (B, k, 3, H, W) of pixels, floats in [-1, 1].
+
+        It may hold frames back (a causal 3D decoder does) and gives what is left when the latents end.
+        """
+        ...
+
+
+class Sink(Protocol):
+    """Where frames go."""
+
+    def write(self, frame: NDArray[np.uint8], /) -> None:
+        """One frame, (H, W, 3)."""
+        ...
+
+    def close(self) -> None:
+        """No more frames: finish the file."""
+        ...

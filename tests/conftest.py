@@ -1,0 +1,74 @@
+"""What many tests stand on: an engine around the exact Gaussian video, and clips of that video."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from fifo_diffusion.engine import Engine, Solver
+from fifo_diffusion.execute import Serial
+from fifo_diffusion.models.gauss import GaussianVideo
+from fifo_diffusion.noise import SeededNoise
+from fifo_diffusion.protocols import Denoiser, Executor
+from fifo_diffusion.schedule import NoiseSchedule, rectified_flow, scaled_linear_betas, variance_preserving
+from fifo_diffusion.windows import Keep, Plan
+
+torch.set_num_threads(1)  # the tests' tensors are small, and other work may share the machine
+
+RHO = 0.9
+
+
+def schedule(kind: str, levels: int) -> NoiseSchedule:
+    return rectified_flow(levels) if kind == "flow" else variance_preserving(scaled_linear_betas(), levels)
+
+
+def make_engine(
+    keep: Keep = "last",
+    window: int = 4,
+    partitions: int = 2,
+    frames_per_level: int = 1,
+    *,
+    kind: str = "flow",
+    eta: float = 0.0,
+    solver: Solver = "ddim",
+    seeds: int | Sequence[int] = 0,
+    execute: Callable[[Denoiser], Executor] = Serial,
+) -> Engine:
+    plan = Plan(window, partitions, keep, frames_per_level)
+    table = schedule(kind, plan.levels)
+    return Engine(
+        plan=plan,
+        schedule=table,
+        execute=execute(GaussianVideo(table, RHO)),
+        condition=lambda frames: {},
+        noise=SeededNoise(seeds),
+        eta=eta,
+        solver=solver,
+    )
+
+
+def make_clip(frames: int, streams: int = 1, side: int = 3, channels: int = 2) -> Tensor:
+    """True samples of the Gaussian video, (streams, channels, frames, side, side), float64; each stream
+    its own.
+    """
+    x = [
+        torch.randn(
+            channels, frames, side, side, generator=torch.Generator().manual_seed(s), dtype=torch.float64
+        )
+        for s in range(streams)
+    ]
+    clip = torch.stack(x)
+    for i in range(1, frames):
+        clip[:, :, i] = RHO * clip[:, :, i - 1] + (1 - RHO**2) ** 0.5 * clip[:, :, i]
+    return clip
+
+
+@pytest.fixture
+def engine() -> Callable[..., Engine]:
+    return make_engine
+
+
+@pytest.fixture
+def clip() -> Callable[..., Tensor]:
+    return make_clip

@@ -1,0 +1,76 @@
+"""However the calls are shared out, the answers are the same."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from fifo_diffusion.engine import Engine
+from fifo_diffusion.errors import BadInput
+from fifo_diffusion.execute import Batched, Serial
+from fifo_diffusion.protocols import Call, Cond, Denoiser
+
+
+def take(e: Engine, clip: Tensor, n: int) -> Tensor:
+    return torch.cat([frames for frames, _ in itertools.islice(e.stream(e.warm_start(clip)), n)], dim=2)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("kind", ["flow", "vp"])
+def test_executors_give_the_same_frames(
+    engine: Callable[..., Engine], clip: Callable[..., Tensor], kind: str, eta: float
+) -> None:
+    def frames(execute: Callable[[Denoiser], Serial | Batched]) -> Tensor:
+        e = engine(window=6, partitions=3, kind=kind, eta=eta, execute=execute, seeds=(0, 1))
+        return take(e, clip(6, streams=2), 10)
+
+    want = frames(Serial)
+    assert torch.equal(frames(lambda d: Batched(d, 1)), want)  # the same calls, so the same bits
+    for limit in (4, 6, 100):
+        got = frames(lambda d, limit=limit: Batched(d, limit))  # type: ignore[misc]
+        torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+
+
+@dataclass
+class Recorder:
+    """Adds what it hears to what it sees, and counts."""
+
+    batches: list[int] = field(default_factory=list)
+
+    def __call__(self, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        self.batches.append(len(z))
+        return z + t[:, None, :, None, None] + cond["mean"].view(-1, 1, 1, 1, 1)
+
+
+def calls(count: int, streams: int = 2) -> Sequence[Call]:
+    return [
+        Call(
+            torch.full((streams, 1, 3, 1, 1), float(i)),
+            torch.arange(3).expand(streams, -1) / 10,
+            {"mean": 100.0 * i + torch.arange(streams)},
+        )
+        for i in range(count)
+    ]
+
+
+def test_each_window_hears_its_own_conditions_and_the_limit_holds() -> None:
+    want = Serial(Recorder())(calls(7))
+    for limit, batches in ((1, [2] * 7), (3, [6, 6, 2]), (7, [14]), (99, [14])):
+        net = Recorder()
+        got = Batched(net, limit)(calls(7))
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+        assert net.batches == batches
+
+
+def test_no_calls_need_no_network() -> None:
+    net = Recorder()
+    assert Batched(net, 2)([]) == Serial(net)([]) == []
+    assert net.batches == []
+
+
+def test_a_limit_of_nothing_is_refused() -> None:
+    with pytest.raises(BadInput, match="at least 1"):
+        Batched(Recorder(), 0)
