@@ -1,0 +1,36 @@
+"""What can go wrong, as one tree.
+
+    FifoError                          every error this package raises on purpose
+    ├── BadInput      (ValueError)     refused before any work was done
+    │   └── DeviceError                no such device on this machine
+    ├── OutputError   (OSError)        a file cannot be written, a folder or a codec is missing
+    ├── ModelError                     weights are missing or broken; names the file and the key
+    └── NotFinite     (ArithmeticError)  a network answered NaN or infinity
+
+The message is one sentence: what was given, what is allowed, how to mend it.  The command line prints that
+sentence and leaves with exit code 2.
+"""
+
+
+class FifoError(Exception):
+    """Any error this package raises on purpose."""
+
+
+class BadInput(FifoError, ValueError):
+    """A value that is not allowed; nothing was done with it."""
+
+
+class DeviceError(BadInput):
+    """A device this machine does not have, or this build of torch cannot use."""
+
+
+class OutputError(FifoError, OSError):
+    """A file that cannot be written: a missing folder, no permission, no codec, a full disk."""
+
+
+class ModelError(FifoError):
+    """Weights that are missing or do not fit the network."""
+
+
+class NotFinite(FifoError, ArithmeticError):
+    """A network that answered NaN or infinity; the frames made before it are good."""
