@@ -110,8 +110,8 @@ class Engine:
         Nothing leaves and nothing enters meanwhile; then frame 0 is the next to leave.  No run-in is
         dropped; the context's own frames, numbered below 0, are made to be looked at and not shown.
 
-        With partitions, the ramp's windows have nothing clean in common to agree by: with an exact network the
-        first f frames hold together less over long lags than the rest (lag 8 .29, then .41; f 16, n 2, middle).
+        With partitions, the ramp's windows have nothing clean in common to agree by: with an exact network,
+        the first f frames hold together less over long lags than the rest (lag 8: .29, then .41; f 16, n 2).
         Raises BadInput for another number of dimensions.
         """
         plan = self.plan
