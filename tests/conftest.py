@@ -53,9 +53,7 @@ def make_clip(frames: int, streams: int = 1, side: int = 3, channels: int = 2) -
     its own.
     """
     x = [
-        torch.randn(
-            channels, frames, side, side, generator=torch.Generator().manual_seed(s), dtype=torch.float64
-        )
+        torch.randn(channels, frames, side, side, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
         for s in range(streams)
     ]
     clip = torch.stack(x)

@@ -124,14 +124,10 @@ def test_a_state_is_not_changed_by_advancing_it(engine: Make, clip: Clip) -> Non
 
 
 @pytest.mark.parametrize(("window", "partitions", "k"), [(4, 3, 1), (4, 3, 2), (5, 2, 2), (3, 1, 1)])
-def test_a_warm_start_is_the_clip_noised_along_the_diagonal(
-    clip: Clip, window: int, partitions: int, k: int
-) -> None:
+def test_a_warm_start_is_the_clip_noised_along_the_diagonal(clip: Clip, window: int, partitions: int, k: int) -> None:
     plan = Plan(window, partitions, "last", k)
     table, noise = rectified_flow(plan.levels), SeededNoise(7)
-    e = Engine(
-        plan=plan, schedule=table, execute=Serial(GaussianVideo(table)), condition=lambda f: {}, noise=noise
-    )
+    e = Engine(plan=plan, schedule=table, execute=Serial(GaussianVideo(table)), condition=lambda f: {}, noise=noise)
     x = clip(window)
     state = e.warm_start(x)
     assert state.iteration == -math.ceil((window * partitions - window) / k)

@@ -36,9 +36,7 @@ def randn(*shape: int, seed: int = 0) -> Tensor:
 
 
 def covariance(frames: int) -> Tensor:
-    return torch.tensor(
-        [[RHO ** abs(i - j) for j in range(frames)] for i in range(frames)], dtype=torch.float64
-    )
+    return torch.tensor([[RHO ** abs(i - j) for j in range(frames)] for i in range(frames)], dtype=torch.float64)
 
 
 def posterior(s: NoiseSchedule, z: Tensor, level: Tensor, mean: float) -> Tensor:
@@ -73,18 +71,14 @@ def test_clean_frames_are_believed_and_pure_noise_is_not() -> None:
     out = GaussianVideo(s, RHO)(z, s.time[level][None], {})
     x0, _ = s.split(z, out, level)
     clean = z[:, :, 0]  # the flow of a clean frame is eps - x0 with nothing known of eps
-    torch.testing.assert_close(
-        x0, torch.stack([clean, RHO * clean, RHO**2 * clean], dim=2), rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(x0, torch.stack([clean, RHO * clean, RHO**2 * clean], dim=2), rtol=0, atol=1e-12)
 
 
 def test_times_that_do_not_tell_the_level_are_refused() -> None:
     GaussianVideo(paper(scaled_linear_betas(), 4))  # repeats a time, but the level with it
     s = rectified_flow(2)
     with pytest.raises(BadInput, match="same time"):
-        GaussianVideo(
-            NoiseSchedule(alpha=s.alpha, sigma=s.sigma, time=torch.tensor([0, 0, 1]), predicts="flow")
-        )
+        GaussianVideo(NoiseSchedule(alpha=s.alpha, sigma=s.sigma, time=torch.tensor([0, 0, 1]), predicts="flow"))
     with pytest.raises(BadInput, match="rho is 1"):
         GaussianVideo(s, rho=1.0)
 
@@ -140,9 +134,7 @@ def measure(make: Make, clip: Clip, *, drop: int | None = None, cold: bool = Fal
     out = [f for f, _ in itertools.islice(e.stream(state), drop + 24)]
     v = torch.cat(out, dim=2)[:, :, drop:].transpose(1, 2).flatten(2)
     variance = v.square().mean(dim=(1, 2))
-    return torch.stack(
-        [variance, *((v[:, :-d] * v[:, d:]).mean(dim=(1, 2)) / variance for d in (1, 4, 8))], dim=1
-    )
+    return torch.stack([variance, *((v[:, :-d] * v[:, d:]).mean(dim=(1, 2)) / variance for d in (1, 4, 8))], dim=1)
 
 
 def gain(better: Tensor, worse: Tensor) -> tuple[Tensor, Tensor]:

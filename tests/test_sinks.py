@@ -359,9 +359,7 @@ try:
 except BrokenPipeError:
     raise SystemExit(0)
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as writer:
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stderr is not None
         assert len(writer.stdout.read(16 * 16 * 3)) == 16 * 16 * 3

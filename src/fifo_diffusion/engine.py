@@ -78,9 +78,7 @@ class Engine:
         if self.solver not in ("ddim", "2m"):
             raise BadInput(f'solver is {self.solver!r}; it must be "ddim" or "2m"')
         if self.solver == "2m" and self.eta != 0:
-            raise BadInput(
-                f'eta is {self.eta} with solver "2m", which draws no noise; use eta 0 or solver "ddim"'
-            )
+            raise BadInput(f'eta is {self.eta} with solver "2m", which draws no noise; use eta 0 or solver "ddim"')
 
     def warm_start(self, clip: Tensor) -> State:
         """A queue made of a clean clip (B, C, f, H, W): its frames at the back, its first repeated before.
@@ -116,9 +114,7 @@ class Engine:
         """
         plan = self.plan
         if like.ndim != 4:
-            raise BadInput(
-                f"the latents have shape {tuple(like.shape)}; wanted (streams, channels, height, width)"
-            )
+            raise BadInput(f"the latents have shape {tuple(like.shape)}; wanted (streams, channels, height, width)")
         queue = like.new_zeros(1).expand(*like.shape[:2], plan.length, *like.shape[2:])
         noise = self._draw(self._first(0), [plan.levels] * plan.length, queue)
         return State(0, noise, ramp=self._ramp(plan.levels))

@@ -28,9 +28,7 @@ class SeededNoise:
         """
         seeds = (self.seeds,) if isinstance(self.seeds, int) else self.seeds
         if len(seeds) != like.shape[0]:
-            raise BadInput(
-                f"{len(seeds)} seeds were given for a batch of {like.shape[0]} streams; give one for each"
-            )
+            raise BadInput(f"{len(seeds)} seeds were given for a batch of {like.shape[0]} streams; give one for each")
         return torch.stack([_draw(f"{seed}/{frame}/{level}", like.shape[1:]) for seed in seeds]).to(like)
 
 

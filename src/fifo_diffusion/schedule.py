@@ -49,18 +49,14 @@ class NoiseSchedule:
     sigma: Tensor
     time: Tensor
     predicts: Predicts = "noise"
-    _tables: dict[tuple[float, torch.dtype, torch.device], Tensor] = field(
-        init=False, repr=False, default_factory=dict
-    )
+    _tables: dict[tuple[float, torch.dtype, torch.device], Tensor] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("alpha", "sigma", "time"):
             object.__setattr__(self, name, getattr(self, name).detach().to("cpu", torch.float64))
         a, s = self.alpha, self.sigma
         if self.predicts not in get_args(Predicts):
-            raise BadInput(
-                f"predicts is {self.predicts!r}; a network predicts one of {', '.join(get_args(Predicts))}"
-            )
+            raise BadInput(f"predicts is {self.predicts!r}; a network predicts one of {', '.join(get_args(Predicts))}")
         if not (a.ndim == 1 and len(a) >= 2 and a.shape == s.shape == self.time.shape):
             got = ", ".join(str(tuple(x.shape)) for x in (a, s, self.time))
             raise BadInput(
@@ -70,13 +66,11 @@ class NoiseSchedule:
             raise BadInput("the level table holds NaN or infinity; alpha, sigma and time must be finite")
         if bool((a.diff() > 0).any()) or bool((s.diff() < 0).any()):
             raise BadInput(
-                "the level table goes the wrong way; from level 0 up alpha may not rise "
-                "and sigma may not fall"
+                "the level table goes the wrong way; from level 0 up alpha may not rise and sigma may not fall"
             )
         if float(s[0]) < 0 or float(s[1]) <= 0 or float(a[-1]) < 0 or float(a[-2]) <= 0:
             raise BadInput(
-                "only level 0 may have sigma 0, only the last level may have alpha 0, "
-                "and none may be negative"
+                "only level 0 may have sigma 0, only the last level may have alpha 0, and none may be negative"
             )
         if self.predicts == "noise" and float(a[-1]) == 0:
             raise BadInput(
@@ -109,9 +103,7 @@ class NoiseSchedule:
         row = self._row(level, z, 0.0)
         return row.x0_z * z + row.x0_out * out, row.eps_z * z + row.eps_out * out
 
-    def step(
-        self, z: Tensor, out: Tensor, level: Tensor, eta: float = 0.0, noise: Tensor | None = None
-    ) -> Tensor:
+    def step(self, z: Tensor, out: Tensor, level: Tensor, eta: float = 0.0, noise: Tensor | None = None) -> Tensor:
         """Every frame one level down: DDIM, eq. 12 and 16 of arXiv:2010.02502, for any alpha and sigma.
 
         z, out, noise (B, C, F, H, W); level (F,), each at least 1; -> (B, C, F, H, W) in z's dtype.
@@ -255,6 +247,5 @@ def _at_least_one(levels: int) -> None:
 def _check_training_table(alphas_cumprod: Tensor) -> None:
     if alphas_cumprod.ndim != 1 or len(alphas_cumprod) < 2:
         raise BadInput(
-            f"alphas_cumprod has shape {tuple(alphas_cumprod.shape)}; it must be "
-            "(training steps,), at least 2"
+            f"alphas_cumprod has shape {tuple(alphas_cumprod.shape)}; it must be (training steps,), at least 2"
         )

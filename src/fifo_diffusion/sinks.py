@@ -110,9 +110,7 @@ class FrameSink(ABC):
         """
         wanted = (self._height, self._width, 3)
         if frame.shape != wanted or frame.dtype != np.uint8:
-            raise BadInput(
-                f"This sink takes frames of shape {wanted} uint8, not {frame.shape} {frame.dtype}."
-            )
+            raise BadInput(f"This sink takes frames of shape {wanted} uint8, not {frame.shape} {frame.dtype}.")
         if not self._open:
             raise BadInput("This sink is closed; open another for more frames.")
         self._put(_enlarge(frame, self._scale))
@@ -267,18 +265,14 @@ class VideoSink(FrameSink):
 
     def _lost(self, error: BaseException) -> OutputError:
         why = getattr(error, "strerror", None) or error
-        return OutputError(
-            f"Cannot go on writing {self.path}: {why}; what was written is in {self._partial}."
-        )
+        return OutputError(f"Cannot go on writing {self.path}: {why}; what was written is in {self._partial}.")
 
     def _end(self) -> None:
         import av
 
         assert self.path is not None
         if self.frames == 0 or self._failed:
-            with suppress(
-                av.FFmpegError, OSError
-            ):  # gif cannot end before it has begun; a full disk stays full
+            with suppress(av.FFmpegError, OSError):  # gif cannot end before it has begun; a full disk stays full
                 self._container.close()
             if self.frames == 0:
                 self._partial.unlink()
@@ -484,9 +478,7 @@ def _index_in_front(partial: Path) -> None:
     try:
         with (
             av.open(str(partial)) as source,
-            av.open(
-                str(plain), "w", format="mp4", options={"movflags": "faststart", "fflags": "+bitexact"}
-            ) as target,
+            av.open(str(plain), "w", format="mp4", options={"movflags": "faststart", "fflags": "+bitexact"}) as target,
         ):
             for key in ("title", "comment"):
                 target.metadata.update({key: source.metadata[key]} if key in source.metadata else {})

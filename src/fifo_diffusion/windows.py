@@ -61,13 +61,10 @@ class Plan:
                 raise BadInput(f"{name} is {getattr(self, name)}; it must be at least 1")
         if isinstance(self.keep, str):
             if self.keep not in ("all", "last", "middle"):
-                raise BadInput(
-                    f'keep is {self.keep!r}; it must be "all", "last", "middle" or a pair (lo, hi)'
-                )
+                raise BadInput(f'keep is {self.keep!r}; it must be "all", "last", "middle" or a pair (lo, hi)')
         elif len(self.keep) != 2 or not 0 <= self.keep[0] < self.keep[1] <= self.window:
             raise BadInput(
-                f"keep is {self.keep}; of a window of {self.window}, 0 <= lo < hi <= "
-                f"{self.window} can be kept"
+                f"keep is {self.keep}; of a window of {self.window}, 0 <= lo < hi <= {self.window} can be kept"
             )
         if self.window * self.partitions % self.frames_per_level:
             raise BadInput(

@@ -6,14 +6,23 @@ or a schedule does to the video can be told from what a network does.
 Letters: B streams, C channels, F frames of the window, H W latent height and width, K levels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from fifo_diffusion.decode import PerFrame
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.models.base import Model
 from fifo_diffusion.protocols import Cond
-from fifo_diffusion.schedule import NoiseSchedule, compute_dtype
+from fifo_diffusion.schedule import (
+    NoiseSchedule,
+    compute_dtype,
+    paper,
+    rectified_flow,
+    scaled_linear_betas,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +43,7 @@ class GaussianVideo:
         same = s.time[:, None] == s.time
         if bool((same & ((s.alpha[:, None] != s.alpha) | (s.sigma[:, None] != s.sigma))).any()):
             raise BadInput(
-                "the schedule has different levels at the same time, so time does not "
-                "tell how noisy a frame is"
+                "the schedule has different levels at the same time, so time does not tell how noisy a frame is"
             )
 
     def __call__(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
@@ -68,3 +76,28 @@ class GaussianVideo:
             case "flow":
                 out = eps - x0
         return out.view(*z.transpose(1, 2).shape).transpose(1, 2).to(z.dtype)
+
+
+class Gauss(Model):
+    """The Gaussian video as a model to run: three latent channels shown as red, green and blue.  It hears no text."""
+
+    channels = 3
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+
+    def schedule(self, levels: int, table: str) -> NoiseSchedule:
+        return paper(scaled_linear_betas(), levels) if table == "paper" else rectified_flow(levels)
+
+    def denoiser(self, schedule: NoiseSchedule) -> GaussianVideo:
+        return GaussianVideo(schedule)
+
+    def embed(self, prompts: Sequence[str]) -> Cond:
+        return {"mean": torch.zeros(len(prompts), device=self.device)}
+
+    def decoder(self) -> PerFrame:
+        return PerFrame(lambda latents: latents / 3)  # three deviations fill the range
+
+
+def load(device: torch.device, dtype: torch.dtype) -> Gauss:
+    return Gauss(device, dtype)

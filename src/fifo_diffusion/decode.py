@@ -1,0 +1,37 @@
+"""Latents to pixels as they come, and pixels to 8-bit frames and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PerFrame:
+    """A decoder of single pictures, applied to each frame on its own: (B, C, H, W) -> (B, 3, height, width)."""
+
+    decode: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def __call__(self, latents: Iterator[Tensor], /) -> Iterator[Tensor]:
+        """Chunks (B, C, k, H, W) -> chunks (B, k, 3, height, width)."""
+        for chunk in latents:
+            flat = self.decode(chunk.transpose(1, 2).flatten(0, 1))
+            yield flat.view(chunk.shape[0], chunk.shape[2], *flat.shape[1:])
+
+
+def to_frames(pixels: Tensor) -> NDArray[np.uint8]:
+    """(..., 3, H, W) floats in [-1, 1] -> (..., H, W, 3) uint8, rounded to the nearest."""
+    scaled = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round()
+    frames: NDArray[np.uint8] = scaled.to(torch.uint8).movedim(-3, -1).contiguous().cpu().numpy()
+    return frames
+
+
+def to_pixels(frames: NDArray[np.uint8]) -> Tensor:
+    """(..., H, W, 3) uint8 -> (..., 3, H, W) floats in [-1, 1]; `to_frames` gives the frames back."""
+    return torch.from_numpy(frames).movedim(-1, -3).float() / 127.5 - 1

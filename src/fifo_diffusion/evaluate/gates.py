@@ -1,0 +1,111 @@
+"""The gates of the embedded model: what it must reach before anything is claimed of it.
+
+The judge is trained on real renders only, and its own accuracy on held-out real clips stands beside the
+model's; a gate is only as good as that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from fifo_diffusion.baseclip import sample_clip
+from fifo_diffusion.decode import to_frames, to_pixels
+from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge, accuracy, held_out, train_judge
+from fifo_diffusion.guidance import Guided
+from fifo_diffusion.models.embedded.model import Embedded
+from fifo_diffusion.noise import SeededNoise
+from fifo_diffusion.prompts import OnePrompt
+from fifo_diffusion.world.art import Sprites
+from fifo_diffusion.world.captions import plain
+from fifo_diffusion.world.clips import Caption, World
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One number that was measured, and what it must be at least (None: for information)."""
+
+    name: str
+    value: float
+    wanted: float | None
+    unit: str
+
+    @property
+    def passed(self) -> bool:
+        return self.wanted is None or self.value >= self.wanted
+
+
+def measure(
+    model: Embedded,
+    sprites: Sprites,
+    size: int,
+    folder: Path,
+    *,
+    clips: int,
+    guidance: float,
+    steps: int,
+    eta: float,
+    judge_steps: int = 2_500,
+) -> Iterator[Gate]:
+    """Measure gate after gate: the autoencoder on held-out frames, the judge on real clips, base clips by the judge."""
+    frames = np.stack([clip[0] for _, clip in held_out(sprites, size, 512, 1)])
+    yield Gate("autoencoder PSNR, held-out scenes", _psnr(model, frames), 30.0, "dB")
+
+    judge = _judge(sprites, size, folder, judge_steps)
+    real = accuracy(judge, held_out(sprites, size, 400, 16))
+    for name in ATTRIBUTES:
+        yield Gate(f"judge on real clips: {name}", 100 * real[name], 99.0, "%")
+
+    base = accuracy(judge, base_clips(model, sprites, size, clips, guidance, steps, eta))
+    for name, wanted in (("motion", 80.0), ("colour", 90.0), ("scene", 90.0), ("subject", None)):
+        yield Gate(f"base clips: {name}", 100 * base[name], wanted, "%")
+
+
+def base_clips(
+    model: Embedded,
+    sprites: Sprites,
+    size: int,
+    count: int,
+    guidance: float,
+    steps: int,
+    eta: float,
+    at_once: int = 16,
+) -> Iterator[tuple[Caption, NDArray[np.uint8]]]:
+    """Clips that the model samples plainly, one timestep for all frames, for captions drawn from the world."""
+    world, rng = World(sprites, size), np.random.default_rng(7)
+    captions = [world.draw_caption(rng) for _ in range(count)]
+    schedule = model.schedule(steps, "even")
+    for first in range(0, count, at_once):
+        batch = captions[first : first + at_once]
+        text, negative = model.embed([plain(c) for c in batch]), model.embed([""] * len(batch))
+        like = torch.zeros(len(batch), model.channels, 16, size // 8, size // 8, device=model.device)
+        noise = SeededNoise(tuple(range(first, first + len(batch))))
+        denoise = Guided(model.denoiser(schedule), guidance)
+        *_, latents = sample_clip(denoise, schedule, OnePrompt(text, negative), noise, like, eta)
+        (pixels,) = model.decoder()(iter([latents]))
+        yield from zip(batch, to_frames(pixels), strict=True)
+
+
+def _psnr(model: Embedded, frames: NDArray[np.uint8]) -> float:
+    x = to_pixels(frames).to(model.device)
+    latents = torch.cat([model.encode(part) for part in torch.split(x, 64)])
+    (pixels,) = model.decoder()(iter([latents[:, :, None]]))
+    error = (to_frames(pixels[:, 0]).astype(np.float64) - frames) / 255
+    return float(-10 * np.log10(np.square(error).mean()))
+
+
+def _judge(sprites: Sprites, size: int, folder: Path, steps: int) -> Judge:
+    """Trained once and kept in the folder."""
+    file = folder / "judge.safetensors"
+    if not file.exists():
+        save_file(train_judge(sprites, size, steps).state_dict(), file)
+    judge = Judge()
+    judge(torch.zeros(2, 4, 3, size, size))  # so that the lazy layer knows its width
+    judge.load_state_dict(load_file(file))
+    return judge.eval()

@@ -1,0 +1,102 @@
+"""Says what a clip of the world shows: subject, colour, scene and motion.
+
+Trained on real renders only, checked on held-out scenes, and only then let near what a model made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fifo_diffusion.decode import to_pixels
+from fifo_diffusion.world.art import COLOURS, SUBJECTS, Sprites
+from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, MOTIONS, TRAIN_VARIANTS, Caption, World
+from fifo_diffusion.world.scenes import SCENES
+
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "subject": tuple(SUBJECTS),
+    "colour": tuple(COLOURS),
+    "scene": tuple(SCENES),
+    "motion": tuple(MOTIONS),
+}
+LOOK = 4  # frames the judge sees at once
+
+
+class Judge(nn.Module):
+    """Four neighbouring frames -> the scores of every value of every attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after, side in ((3 * LOOK, 48, 5), (48, 96, 3), (96, 144, 3), (144, 192, 3)):
+            layers += [
+                nn.Conv2d(before, after, side, stride=2, padding=side // 2),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
+        self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(256), nn.ReLU())
+        self.heads = nn.ModuleDict({name: nn.Linear(256, len(values)) for name, values in ATTRIBUTES.items()})
+
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        """(B, LOOK, 3, H, W) in [-1, 1] -> by attribute (B, values)"""
+        features = self.trunk(frames.flatten(1, 2))
+        return {name: head(features) for name, head in self.heads.items()}
+
+    @torch.no_grad()
+    def verdict(self, clip: NDArray[np.uint8]) -> dict[str, str]:
+        """What a clip (T, H, W, 3), T >= LOOK, shows: the scores are averaged over all its positions."""
+        x = to_pixels(clip)
+        scores = self(torch.stack([x[i : i + LOOK] for i in range(len(x) - LOOK + 1)]))
+        return {name: values[int(scores[name].softmax(1).mean(0).argmax())] for name, values in ATTRIBUTES.items()}
+
+
+def train_judge(sprites: Sprites, size: int, steps: int) -> Judge:
+    """Train on real renders, a little brightened and noised so that it does not hang on single pixels."""
+    torch.manual_seed(0)
+    shows, frames = _renders(World(sprites, size, TRAIN_VARIANTS), 4 * steps, seed=10)
+    targets = {
+        name: torch.tensor([values.index(getattr(c, name)) for c in shows]) for name, values in ATTRIBUTES.items()
+    }
+    judge = Judge()
+    judge(torch.zeros(2, LOOK, 3, size, size))
+    optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
+    for _ in range(steps):
+        picked = torch.randint(0, len(shows), (64,))
+        x = to_pixels(frames[picked.numpy()])
+        x = x * (1 + 0.1 * torch.randn(64, 1, 1, 1, 1)) + 0.05 * torch.rand(64, 1, 1, 1, 1) * torch.randn_like(x)
+        scores = judge(x)
+        loss = sum((cross_entropy(scores[name], targets[name][picked]) for name in ATTRIBUTES), torch.zeros(()))
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        rate.step()
+    return judge.eval()
+
+
+def accuracy(judge: Judge, shown: Iterator[tuple[Caption, NDArray[np.uint8]]]) -> dict[str, float]:
+    """The share of clips whose verdict is right, by attribute."""
+    right: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES}
+    for caption, clip in shown:
+        for name, value in judge.verdict(clip).items():
+            right[name].append(value == getattr(caption, name))
+    return {name: float(np.mean(values)) for name, values in right.items()}
+
+
+def held_out(sprites: Sprites, size: int, count: int, length: int) -> Iterator[tuple[Caption, NDArray[np.uint8]]]:
+    """Real clips of scenes that nothing was trained on."""
+    world, rng = World(sprites, size, HELD_OUT_VARIANTS), np.random.default_rng(99)
+    for _ in range(count):
+        caption = world.draw_caption(rng)
+        yield caption, world.clip(caption, rng, length)
+
+
+def _renders(world: World, count: int, seed: int) -> tuple[list[Caption], NDArray[np.uint8]]:
+    rng = np.random.default_rng(seed)
+    captions = [world.draw_caption(rng) for _ in range(count)]
+    return captions, np.stack([world.clip(caption, rng, LOOK) for caption in captions])

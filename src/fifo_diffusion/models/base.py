@@ -1,0 +1,44 @@
+"""What every model gives to the rest of the house: a denoiser, text, pixels and a schedule.
+
+A model never learns that FIFO exists: it answers windows of frames, each frame at its own time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+
+from fifo_diffusion.protocols import Cond, Decoder, Denoiser
+from fifo_diffusion.schedule import NoiseSchedule
+
+Words = dict[str, list[str]]  # each with the closest words that would have been understood
+
+
+class Model(ABC):
+    """A loaded model.  Letters: P prompts, C latent channels, H W latent height and width."""
+
+    channels: int
+    device: torch.device
+    dtype: torch.dtype
+
+    @abstractmethod
+    def schedule(self, levels: int, table: str) -> NoiseSchedule:
+        """The level table; table is "even" (no wasted evaluation) or "paper" (the authors')."""
+
+    @abstractmethod
+    def denoiser(self, schedule: NoiseSchedule) -> Denoiser:
+        """The network, for times of this schedule."""
+
+    @abstractmethod
+    def embed(self, prompts: Sequence[str]) -> Cond:
+        """What the network hears for each prompt, every tensor (P, ...)."""
+
+    @abstractmethod
+    def decoder(self) -> Decoder:
+        """Latents to pixels; a new one for each stream, since it may hold frames back."""
+
+    def unknown_words(self, prompt: str) -> Words:
+        """The words of a prompt that the text encoder cannot know."""
+        return {}

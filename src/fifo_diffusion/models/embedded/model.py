@@ -1,0 +1,91 @@
+"""The model that ships in the package: its networks from safetensors beside this file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fifo_diffusion.decode import PerFrame
+from fifo_diffusion.errors import ModelError
+from fifo_diffusion.models.base import Model, Words
+from fifo_diffusion.models.embedded.autoencoder import Autoencoder
+from fifo_diffusion.models.embedded.text import TextEncoder
+from fifo_diffusion.models.embedded.transformer import VideoTransformer
+from fifo_diffusion.protocols import Cond, Denoiser
+from fifo_diffusion.schedule import NoiseSchedule, cosine, paper, variance_preserving
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+class Embedded(Model):
+    """Letters: B streams, C latent channels, F frames, H W latent height and width."""
+
+    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+        """Raises ModelError, naming the file, when weights are missing, damaged or of another shape."""
+        try:
+            config = json.loads((folder / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"the embedded model's {folder / 'config.json'} cannot be read ({error}); reinstall fifo-diffusion"
+            ) from error
+        self.device, self.dtype = device, dtype
+        self.channels = config["channels"]
+        self.timesteps = config["timesteps"]
+        self._text = _filled(TextEncoder(config["vocabulary"]), folder / "text.safetensors").to(device)
+        self._video = _filled(VideoTransformer(self.channels), folder / "transformer.safetensors").to(device, dtype)
+        self._pictures = _filled(Autoencoder(self.channels), folder / "autoencoder.safetensors").to(device)
+
+    def schedule(self, levels: int, table: str) -> NoiseSchedule:
+        make = paper if table == "paper" else variance_preserving
+        return make(cosine(self.timesteps), levels, predicts="velocity")
+
+    def denoiser(self, schedule: NoiseSchedule) -> Denoiser:
+        return self._denoise
+
+    def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
+        """cond["text"] is (B, D), or (B, F, D) where each frame hears its own."""
+        text = cond["text"] if cond["text"].ndim == 3 else cond["text"][:, None]
+        velocity: Tensor = self._video(z.to(self.dtype), t, text.to(self.dtype))
+        return velocity.to(z.dtype)
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Cond:
+        return {"text": self._text(self._text.tokens(prompts))}
+
+    def decoder(self) -> PerFrame:
+        return PerFrame(self._pictures.decode)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(B, 3, 8H, 8W) in [-1, 1] -> (B, C, H, W)"""
+        return self._pictures.encode(pixels)
+
+    def unknown_words(self, prompt: str) -> Words:
+        return self._text.unknown(prompt)
+
+
+def load(device: torch.device, dtype: torch.dtype) -> Embedded:
+    return Embedded(WEIGHTS, device, dtype)
+
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def _filled(net: Net, file: Path) -> Net:
+    """Load weights kept in half precision into a float32 network."""
+    try:
+        net.load_state_dict({name: value.float() for name, value in load_file(file).items()})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise ModelError(
+            f"the embedded model's {file} is missing, damaged or of another version ({first}); reinstall fifo-diffusion"
+        ) from error
+    net.eval().requires_grad_(False)
+    return net

@@ -1,0 +1,81 @@
+"""The text encoder of the embedded model: a closed vocabulary and two small transformer layers.
+
+Words it does not know are left out, and said so with the nearest ones it does know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor, nn
+
+# Words that carry nothing the world can show; leaving them out needs no warning.
+FILLERS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "of",
+        "over",
+        "above",
+        "in",
+        "at",
+        "on",
+        "to",
+        "is",
+        "and",
+        "with",
+        "its",
+        "it",
+        "by",
+        "through",
+        "across",
+    ]
+)
+
+
+def words(prompt: str) -> list[str]:
+    """Lower-case words, without punctuation."""
+    return re.findall(r"[a-z]+", prompt.lower())
+
+
+class TextEncoder(nn.Module):
+    """Prompts -> (B, width), one vector each.  Token 0 is the sentence itself, token 1 padding."""
+
+    def __init__(self, vocabulary: Sequence[str], width: int = 192, longest: int = 24) -> None:
+        super().__init__()
+        self.vocabulary = tuple(vocabulary)
+        self.longest = longest
+        self._index = {word: i + 2 for i, word in enumerate(self.vocabulary)}
+        self.embedding = nn.Embedding(len(self.vocabulary) + 2, width)
+        self.position = nn.Parameter(0.02 * torch.randn(longest, width))
+        layer = nn.TransformerEncoderLayer(width, 6, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(width)
+
+    def tokens(self, prompts: Sequence[str]) -> Tensor:
+        """(B, longest) token numbers; unknown words are left out, words past the end are cut."""
+        rows = []
+        for prompt in prompts:
+            known = [self._index[w] for w in words(prompt) if w in self._index]
+            row = [0, *known][: self.longest]
+            rows.append(row + [1] * (self.longest - len(row)))
+        return torch.tensor(rows, device=self.position.device)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, longest) -> (B, width)"""
+        x = self.embedding(tokens) + self.position
+        x = self.layers(x, src_key_padding_mask=tokens == 1)
+        out: Tensor = self.norm(x[:, 0])
+        return out
+
+    def unknown(self, prompt: str) -> dict[str, list[str]]:
+        """Each word it does not know, with the closest known ones."""
+        return {
+            word: get_close_matches(word, self.vocabulary, n=3, cutoff=0.6)
+            for word in dict.fromkeys(words(prompt))
+            if word not in self._index and word not in FILLERS
+        }

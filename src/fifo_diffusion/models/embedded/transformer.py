@@ -1,0 +1,121 @@
+"""The video network of the embedded model: a transformer over all latent patches of a window.
+
+Attention runs over space and time together (a window is only 256 tokens), so something that moves across
+the picture is one hop away.  Positions are rotary (arXiv:2104.09864) along time, height and width, so the
+network knows distances and not places in the window.  Timestep and text modulate each frame on its own
+(adaLN-zero, arXiv:2212.09748), so every frame may be at another noise level and hear another prompt.
+
+Letters: B streams, C latent channels, F frames, H W latent size, D width, N tokens of a window.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_norm, self.k_norm = nn.RMSNorm(width // heads), nn.RMSNorm(width // heads)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        b, n, d = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        q, k = _rotate(self.q_norm(q), cos, sin), _rotate(self.k_norm(k), cos, sin)
+        mixed = scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(b, n, d))
+        return out
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.attention = _Attention(width, heads)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 6 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, hint: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """x (B, F, T, D) with T tokens a frame; hint (B, F, D)"""
+        b, f, t, d = x.shape
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(hint)[:, :, None].chunk(6, dim=-1)
+        y = self.norm1(x) * (1 + scale1) + shift1
+        x = x + gate1 * self.attention(y.view(b, f * t, d), cos, sin).view(b, f, t, d)
+        out: Tensor = x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
+        return out
+
+
+class VideoTransformer(nn.Module):
+    """Predicts the velocity alpha * noise - sigma * x0 (arXiv:2202.00512)."""
+
+    def __init__(
+        self,
+        channels: int = 12,
+        width: int = 192,
+        depth: int = 8,
+        heads: int = 6,
+        patch: int = 2,
+        text: int = 192,
+    ) -> None:
+        super().__init__()
+        self.channels, self.width, self.patch, self.head = channels, width, patch, width // heads
+        self.enter = nn.Linear(channels * patch**2, width)
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.text = nn.Linear(text, width)
+        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.leave = nn.Linear(width, channels * patch**2)
+        for layer in (self.modulation, self.leave):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, z: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        """z (B, C, F, H, W), t (B, F) timesteps in [0, 1000), text (B, F, text width) -> like z"""
+        b, c, f, h, w = z.shape
+        p = self.patch
+        x = z.view(b, c, f, h // p, p, w // p, p).permute(0, 2, 3, 5, 1, 4, 6).reshape(b, f, -1, c * p * p)
+        x = self.enter(x)
+        hint = nn.functional.silu(self.time(_waves(t, self.width).to(x.dtype)) + self.text(text))
+        cos, sin = _rotary(f, h // p, w // p, self.head, z.device)
+        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+        for block in self.blocks:
+            x = block(x, hint, cos, sin)
+        shift, scale = self.modulation(hint)[:, :, None].chunk(2, dim=-1)
+        out: Tensor = self.leave(self.norm(x) * (1 + scale) + shift)
+        out = out.view(b, f, h // p, w // p, c, p, p).permute(0, 4, 1, 2, 5, 3, 6)
+        return out.reshape(b, c, f, h, w)
+
+
+def _waves(t: Tensor, width: int) -> Tensor:
+    """Sinusoidal features of the timestep, (..., width); sec. 3.5 of arXiv:1706.03762."""
+    rate = torch.exp(-math.log(10_000) / (width // 2) * torch.arange(width // 2, device=t.device))
+    angle = t.float()[..., None] * rate
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def _rotary(frames: int, rows: int, columns: int, head: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin, (N, head / 2): a share of the head's pairs for each of time, height and width."""
+    pairs = head // 2
+    share = (pairs - 2 * (pairs // 3), pairs // 3, pairs // 3)
+    place = torch.cartesian_prod(*(torch.arange(n, device=device).float() for n in (frames, rows, columns)))
+    angles = [
+        place[:, i : i + 1] * math.pi / 2 * torch.logspace(0, -1.3, n, device=device)[None] for i, n in enumerate(share)
+    ]
+    angle = torch.cat(angles, dim=1)
+    return angle.cos(), angle.sin()
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)

@@ -1,0 +1,62 @@
+"""The live line: stage, frames, frames a second, time left, peak memory."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from fifo_diffusion.meter import peak_memory
+
+
+class Progress:
+    """Called as `watch(stage, done, total)`."""
+
+    def __init__(self, console: Console, quiet: bool) -> None:
+        columns = (
+            TextColumn("[bold]{task.description:<10}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[counts]}"),
+            TimeElapsedColumn(),
+        )
+        self._bar = Bar(*columns, console=console, disable=quiet, refresh_per_second=4, transient=True)
+        self._console = console
+        self._task = self._bar.add_task("loading", total=None, counts="")
+        self._stage, self._since, self._first = "loading", time.monotonic(), 0
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._since, self._first = stage, now, done
+            self._bar.reset(self._task, description=stage, total=total or None)
+        speed = (done - self._first) / (now - self._since) if done > self._first else 0.0
+        parts = [f"{done}/{total}" if total else str(done)]
+        if speed:
+            parts.append(f"{speed:.1f} frames/s" if stage == "streaming" else f"{speed:.1f}/s")
+            if total:
+                parts.append(f"{_clock((total - done) / speed)} left")
+        parts.append(f"peak {peak_memory() // 2**20} MB")
+        self._bar.update(self._task, completed=done, counts="  ".join(parts))
+
+    def warn(self, text: str) -> None:
+        """A line above the bar; said even when quiet."""
+        self._console.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -1,0 +1,61 @@
+"""The JSON beside a video: every setting, seed and version, so that the same video can be made again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fifo_diffusion.config import Decided
+from fifo_diffusion.errors import BadInput, OutputError
+
+
+class Sidecar(BaseModel):
+    """What was run, where, and what came out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fifo_diffusion: str  # version
+    run: Decided
+    scale: Annotated[int, Field(ge=1)]
+    crf: int | None
+    machine: dict[str, str | int]
+    frames_written: int
+    frames_sha256: str  # of the raw frames, in order, before scaling and encoding
+    seconds: dict[str, float]  # by part
+    peak_memory_mb: int
+
+
+def path_beside(output: str) -> Path | None:
+    """`clip.mp4` -> `clip.mp4.json`; None where there is no file to stand beside."""
+    return None if output in ("-", "null") else Path(output.rstrip("/") + ".json")
+
+
+def write(sidecar: Sidecar, path: Path) -> None:
+    """Beside, then renamed.  Raises OutputError."""
+    beside = path.with_name(path.name + ".partial")
+    try:
+        beside.write_text(sidecar.model_dump_json(indent=2) + "\n")
+        os.replace(beside, path)
+    except OSError as error:
+        raise OutputError(
+            f"the settings could not be written to {path} ({error.strerror}); free some room or name another folder"
+        ) from error
+
+
+def read(path: Path) -> Sidecar:
+    """Raises BadInput for a file that is missing or no sidecar of this version."""
+    try:
+        return Sidecar(**json.loads(path.read_text()))
+    except OSError as error:
+        raise BadInput(
+            f"the sidecar {path} cannot be read ({error.strerror}); give the .json that stands beside a video"
+        ) from error
+    except (ValueError, TypeError, ValidationError) as error:
+        at = ".".join(map(str, error.errors()[0]["loc"])) if isinstance(error, ValidationError) else "its JSON"
+        raise BadInput(
+            f"{path} is not a sidecar that this version understands (see {at}); give the .json beside a video of fifo"
+        ) from error

@@ -1,0 +1,71 @@
+"""Make the embedded model's weights, step by step: art, autoencoder, clips, diffusion, polish, export.
+
+    python -m fifo_diffusion.training --folder training-run
+
+A step whose result is already in the folder is not done again, and an interrupted diffusion step goes on from
+its last checkpoint; delete a file to make it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from fifo_diffusion.models.embedded.autoencoder import Autoencoder
+from fifo_diffusion.models.embedded.model import WEIGHTS
+from fifo_diffusion.training import autoencoder, diffusion
+from fifo_diffusion.training.recipe import Recipe
+from fifo_diffusion.world.art import fetch, load_sprites
+from fifo_diffusion.world.captions import vocabulary
+from fifo_diffusion.world.clips import World
+
+
+def export(recipe: Recipe, folder: Path, into: Path) -> None:
+    """The three networks in half precision and the numbers that rebuild them."""
+    into.mkdir(parents=True, exist_ok=True)
+    for source, name in (("polished", "autoencoder"), ("transformer", "transformer"), ("text", "text")):
+        weights = {key: value.half().contiguous() for key, value in load_file(folder / f"{source}.safetensors").items()}
+        save_file(weights, into / f"{name}.safetensors")
+        (into / f"{name}.safetensors").chmod(0o644)  # it is written for its owner alone
+    config = {"channels": recipe.channels, "timesteps": diffusion.TIMESTEPS, "vocabulary": vocabulary()}
+    (into / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m fifo_diffusion.training", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--folder", type=Path, required=True, help="where checkpoints and the log go")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--export", type=Path, default=WEIGHTS, help="where the finished weights go")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    folder, recipe, started = arguments.folder, Recipe(), time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def report(lines: Iterable[str]) -> None:
+        with (folder / "log.txt").open("a") as log:
+            for line in lines:
+                print(text := f"{time.monotonic() - started:8.1f} s  {line}", flush=True)
+                log.write(text + "\n")
+                log.flush()
+
+    sprites = load_sprites(fetch(folder / "art"), recipe.sprite)
+    if not (folder / "autoencoder.safetensors").exists():
+        report(autoencoder.train(recipe, sprites, folder))
+    if not (folder / "clips.safetensors").exists():
+        net = Autoencoder(recipe.channels)
+        net.load_state_dict(load_file(folder / "autoencoder.safetensors"))
+        report(diffusion.encode_clips(World(sprites, recipe.size), net.eval(), recipe, folder))
+    report(diffusion.train(recipe, folder))
+    if not (folder / "polished.safetensors").exists():
+        report(autoencoder.polish(recipe, sprites, folder))
+    export(recipe, folder, arguments.export)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Step two: the video network, on encoded clips; ONE timestep a clip, as ordinary text-to-video models are trained."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fifo_diffusion.decode import to_pixels
+from fifo_diffusion.models.embedded.autoencoder import Autoencoder
+from fifo_diffusion.models.embedded.text import TextEncoder
+from fifo_diffusion.models.embedded.transformer import VideoTransformer
+from fifo_diffusion.schedule import cosine
+from fifo_diffusion.training.muon import Muon
+from fifo_diffusion.training.recipe import Recipe
+from fifo_diffusion.world.captions import say, vocabulary
+from fifo_diffusion.world.clips import Caption, World
+
+TIMESTEPS = 1000
+
+
+class EmbeddedNetworks(nn.Module):
+    """What is trained together: the text encoder and the video network."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.text = TextEncoder(vocabulary())
+        self.video = VideoTransformer(recipe.channels)
+
+
+def encode_clips(world: World, net: Autoencoder, recipe: Recipe, out: Path) -> Iterator[str]:
+    """Render and encode the clips once: `clips.safetensors` and the captions' attributes in `captions.npy`."""
+    rng = np.random.default_rng(recipe.seed + 2)
+    latents, captions = [], []
+    for i in range(recipe.clips):
+        caption = world.draw_caption(rng)
+        with torch.inference_mode():
+            latents.append(net.encode(to_pixels(world.clip(caption, rng, recipe.frames))).half().movedim(0, 1))
+        captions.append([caption.subject, caption.colour, caption.scene, caption.motion, caption.speed])
+        if (i + 1) % 1000 == 0:
+            yield f"clips {i + 1}"
+    save_file({"latents": torch.stack(latents)}, out / "clips.safetensors")
+    np.save(out / "captions.npy", np.array(captions))
+
+
+def velocity_loss(nets: EmbeddedNetworks, x: Tensor, tokens: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """Mean squared error of the velocity alpha * noise - sigma * x0 (arXiv:2202.00512), one value a clip; t (B,)"""
+    kept = cosine(TIMESTEPS)[t].float().view(-1, 1, 1, 1, 1)
+    alpha, sigma = kept.sqrt(), (1 - kept).sqrt()
+    guess: Tensor = nets.video(
+        alpha * x + sigma * noise, t[:, None].expand(-1, x.shape[2]).float(), nets.text(tokens)[:, None]
+    )
+    return (guess - (alpha * noise - sigma * x)).square().mean(dim=(1, 2, 3, 4))
+
+
+def train(recipe: Recipe, out: Path, save_every: int = 250) -> Generator[str]:
+    """Train, or go on from `diffusion.pt`, and write `transformer.safetensors` and `text.safetensors`."""
+    torch.manual_seed(recipe.seed)
+    latents = load_file(out / "clips.safetensors")["latents"]
+    captions = [Caption(*row) for row in np.load(out / "captions.npy").tolist()]
+    nets = EmbeddedNetworks(recipe)
+    average = copy.deepcopy(nets).eval().requires_grad_(False)
+    optimisers = _optimisers(nets, recipe)
+    done = 0
+    if (out / "diffusion.pt").exists():
+        saved = torch.load(out / "diffusion.pt", weights_only=True)
+        nets.load_state_dict(saved["nets"])
+        average.load_state_dict(saved["average"])
+        for optimiser, state in zip(optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
+        done = saved["step"]
+        yield f"diffusion goes on from step {done}"
+    started, recent = time.monotonic(), []
+    for step in range(done + 1, recipe.steps + 1):
+        rng = np.random.default_rng([recipe.seed, step])  # so that a resumed run draws what it would have drawn
+        torch.manual_seed(recipe.seed * 1_000_003 + step)
+        scale = min(1.0, step / 200, (recipe.steps - step + 1) / recipe.cooldown)
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["top"] * scale
+        picked = rng.integers(0, len(latents), recipe.batch)
+        said = ["" if rng.random() < recipe.unconditional else say(captions[i], rng) for i in picked]
+        x = latents[torch.from_numpy(picked)].float()
+        # Timesteps spread evenly over the batch: less noise in the loss than independent draws.
+        t = ((torch.arange(recipe.batch) + torch.rand(recipe.batch)) / recipe.batch * TIMESTEPS).long()
+        loss = velocity_loss(nets, x, nets.text.tokens(said), t, torch.randn_like(x)).mean()
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(nets.parameters(), 1.0)
+        for optimiser in optimisers:
+            optimiser.step()
+        with torch.no_grad():
+            keep = min(recipe.average, (1 + step) / (10 + step))
+            for slow, fast in zip(average.parameters(), nets.parameters(), strict=True):
+                slow.lerp_(fast, 1 - keep)
+        recent.append(loss.item())
+        if step % save_every == 0 or step == recipe.steps:
+            _save(nets, average, optimisers, step, out)
+        if step % min(50, save_every) == 0:
+            pace = (time.monotonic() - started) / len(recent)
+            yield f"diffusion step {step} loss {np.mean(recent[-50:]):.4f} {pace:.3f} s/step"
+
+
+def _optimisers(nets: EmbeddedNetworks, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for the rest."""
+    matrices = [p for n, p in nets.video.blocks.named_parameters() if p.ndim == 2 and "modulation" not in n]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in nets.parameters() if id(p) not in chosen]
+    return [
+        Muon([{"params": matrices, "top": recipe.muon_rate}], lr=recipe.muon_rate, weight_decay=0.01),
+        torch.optim.AdamW(
+            [{"params": rest, "top": recipe.adam_rate}],
+            lr=recipe.adam_rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.01,
+        ),
+    ]
+
+
+def _save(
+    nets: EmbeddedNetworks,
+    average: EmbeddedNetworks,
+    optimisers: list[torch.optim.Optimizer],
+    step: int,
+    out: Path,
+) -> None:
+    """Write beside and rename, so that an interrupted run always has a whole checkpoint."""
+    beside = out / "diffusion.pt.new"
+    states = [optimiser.state_dict() for optimiser in optimisers]
+    torch.save(
+        {"nets": nets.state_dict(), "average": average.state_dict(), "optimisers": states, "step": step},
+        beside,
+    )
+    os.replace(beside, out / "diffusion.pt")
+    save_file(average.video.state_dict(), out / "transformer.safetensors")
+    save_file(average.text.state_dict(), out / "text.safetensors")

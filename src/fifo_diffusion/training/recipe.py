@@ -1,0 +1,31 @@
+"""Every number of the recipe that made the embedded weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Two steps: a picture autoencoder, then a video network on its latents."""
+
+    size: int = 64
+    sprite: int = 30  # the subject's side in pixels
+    channels: int = 12
+    frames: int = 16
+    seed: int = 0
+
+    pictures: int = 16_000  # distinct frames the autoencoder is trained on
+    autoencoder_batch: int = 32
+    autoencoder_cycles: tuple[tuple[int, float], ...] = ((1_300, 1.5e-3), (600, 1.0e-3))  # steps, top rate
+
+    polish: tuple[int, float] = (600, 5e-4)  # the same for the decoder alone, last of all
+
+    clips: int = 8_000  # distinct clips, encoded once
+    batch: int = 32
+    steps: int = 3_200
+    cooldown: int = 800  # the last steps, over which the rate falls to zero
+    muon_rate: float = 0.015
+    adam_rate: float = 1.5e-3
+    unconditional: float = 0.1  # share of clips trained without text, for classifier-free guidance
+    average: float = 0.998  # of the weights that ship

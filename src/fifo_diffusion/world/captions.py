@@ -1,0 +1,61 @@
+"""Captions in words: a clip's attributes said in one of many ways, now and then with one left unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fifo_diffusion.world.art import COLOURS, SUBJECTS
+from fifo_diffusion.world.clips import Caption
+from fifo_diffusion.world.scenes import SCENES
+
+_MOVING: Mapping[str, tuple[str, ...]] = {
+    "left": ("moving left", "drifting left", "flying to the left", "heading left", "going left"),
+    "right": ("moving right", "drifting right", "flying to the right", "heading right", "going right"),
+    "up": ("moving up", "rising", "floating up", "flying up", "going up", "climbing"),
+    "down": ("moving down", "sinking", "floating down", "flying down", "going down", "falling"),
+    "still": ("standing still", "hovering", "not moving", "floating still", "resting"),
+}
+_SPEED: Mapping[str, tuple[str, ...]] = {
+    "": ("",),
+    "slowly": ("slowly", "gently"),
+    "quickly": ("quickly", "fast"),
+}
+_OVER = ("over", "above", "in front of")
+
+
+def plain(caption: Caption) -> str:
+    """The one canonical sentence of a caption; what the gates prompt with."""
+    parts = (
+        "a",
+        caption.colour,
+        caption.subject,
+        _MOVING[caption.motion][0],
+        caption.speed,
+        "over",
+        SCENES[caption.scene].words[0],
+    )
+    return " ".join(p for p in parts if p)
+
+
+def say(caption: Caption, rng: np.random.Generator, leave_out: float = 0.08) -> str:
+    """One of the many ways to say it; each attribute is left out with probability `leave_out`."""
+
+    def maybe(text: str) -> str:
+        return "" if rng.random() < leave_out else text
+
+    subject = str(rng.choice(SUBJECTS[caption.subject].words))
+    motion = str(rng.choice(_MOVING[caption.motion]))
+    speed = str(rng.choice(_SPEED[caption.speed]))
+    action = f"{speed} {motion}" if rng.random() < 0.4 else f"{motion} {speed}"
+    where = maybe(f"{rng.choice(_OVER)} {rng.choice(SCENES[caption.scene].words)}")
+    return " ".join(f"a {maybe(caption.colour)} {maybe(subject)} {maybe(action)} {where}".split())
+
+
+def vocabulary() -> list[str]:
+    """Every word a caption can hold, sorted."""
+    texts = [*COLOURS, *_OVER, "a"]
+    texts += [w for s in SUBJECTS.values() for w in s.words] + [w for s in SCENES.values() for w in s.words]
+    texts += [w for table in (_MOVING, _SPEED) for ways in table.values() for w in ways]
+    return sorted({word for text in texts for word in text.split()})

@@ -1,0 +1,107 @@
+"""One clip of the world: a subject in a colour, moving over a scene, the camera following it.
+
+The camera's path is a straight line without end, so "the real endless video" of a caption exists: ask for
+more frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fifo_diffusion.world.art import COLOURS, SUBJECTS, Pixels, Sprites
+from fifo_diffusion.world.scenes import SCENES, Layer, build
+
+MOTIONS: Mapping[str, tuple[int, int]] = {
+    "left": (-1, 0),
+    "right": (1, 0),
+    "up": (0, -1),
+    "down": (0, 1),
+    "still": (0, 0),
+}
+# Widths of the picture per frame.  A model cannot learn motion far below a fraction of its token.
+SPEEDS: Mapping[str, float] = {"slowly": 2.5 / 64, "": 4.5 / 64, "quickly": 7.5 / 64}
+
+TRAIN_VARIANTS = range(12)  # scene tiles that training draws from
+HELD_OUT_VARIANTS = range(100, 104)  # and those that only validation sees
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a clip shows."""
+
+    subject: str
+    colour: str
+    scene: str
+    motion: str
+    speed: str = ""
+
+
+@dataclass(frozen=True)
+class World:
+    """Renders captions. `sprites` as `art.load_sprites` gives them; size in pixels."""
+
+    sprites: Sprites
+    size: int = 64
+    variants: range = TRAIN_VARIANTS
+
+    def draw_caption(self, rng: np.random.Generator) -> Caption:
+        motion = str(rng.choice(list(MOTIONS), p=[0.25, 0.25, 0.18, 0.14, 0.18]))
+        return Caption(
+            subject=str(rng.choice(list(SUBJECTS))),
+            colour=str(rng.choice(list(COLOURS))),
+            scene=str(rng.choice(list(SCENES))),
+            motion=motion,
+            speed="" if motion == "still" else str(rng.choice(list(SPEEDS))),
+        )
+
+    def frames(self, caption: Caption, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
+        """Frames (size, size, 3) without end."""
+        size = self.size
+        sky, layers = _scene(caption.scene, size, int(rng.choice(list(self.variants))))
+        sprite = self.sprites[caption.subject, caption.colour]
+        dx, dy = MOTIONS[caption.motion]
+        if dx > 0:
+            sprite = sprite[:, ::-1]
+        step = SPEEDS[caption.speed] * size * rng.uniform(0.92, 1.08)
+        x, y = rng.uniform(0, 64 * size, 2)
+        phase, bob = rng.uniform(0, 2 * np.pi, 2), 0.03 * size
+        home = np.array([rng.uniform(-0.06, 0.06), rng.uniform(-0.1, 0.04)]) * size + (size - sprite.shape[0]) / 2
+        t = 0
+        while True:
+            picture = sky.copy()
+            for layer in layers:
+                seen = layer.view(x, y, size)
+                picture = seen[..., :3] + picture * (1 - seen[..., 3:])
+            at = home + bob * np.sin(np.array([0.17, 0.31]) * t + phase)
+            _paste(picture, sprite, at[0], at[1])
+            yield (picture * 255).round().astype(np.uint8)
+            x, y, t = x + dx * step, y + dy * step, t + 1
+
+    def clip(self, caption: Caption, rng: np.random.Generator, length: int) -> NDArray[np.uint8]:
+        """(length, size, size, 3)"""
+        endless = self.frames(caption, rng)
+        return np.stack([next(endless) for _ in range(length)])
+
+
+@lru_cache(maxsize=256)
+def _scene(name: str, size: int, variant: int) -> tuple[Pixels, tuple[Layer, ...]]:
+    return build(name, size, variant)
+
+
+def _paste(picture: Pixels, sprite: Pixels, x: float, y: float) -> None:
+    """Blend the sprite in at a fractional position (bilinear)."""
+    left, top = int(np.floor(x)), int(np.floor(y))
+    fx, fy = x - left, y - top
+    padded = np.pad(sprite, ((1, 1), (1, 1), (0, 0)))
+    moved = (1 - fy) * ((1 - fx) * padded[1:, 1:] + fx * padded[1:, :-1]) + fy * (
+        (1 - fx) * padded[:-1, 1:] + fx * padded[:-1, :-1]
+    )
+    h, w = moved.shape[:2]
+    part = picture[top : top + h, left : left + w]
+    part *= 1 - moved[..., 3:]
+    part += moved[..., :3]

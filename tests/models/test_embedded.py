@@ -1,0 +1,80 @@
+"""The shipped model: its files, its words, its per-frame text."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from fifo_diffusion.errors import ModelError
+from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
+from fifo_diffusion.models.embedded.text import TextEncoder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Embedded:
+    return Embedded(WEIGHTS, CPU, torch.float32)
+
+
+def test_the_weights_fit_the_package() -> None:
+    sizes = [file.stat().st_size for file in WEIGHTS.glob("*.safetensors")]
+    assert sum(sizes) <= 30_000_000
+    assert max(sizes) <= 16_000_000
+    assert (WEIGHTS.parent / "MODEL_CARD.md").exists()
+    assert "Microsoft" in (WEIGHTS.parent / "ART_LICENSE").read_text()
+
+
+@torch.no_grad()
+def test_each_frame_may_hear_its_own_text(embedded: Embedded) -> None:
+    schedule = embedded.schedule(64, "even")
+    denoise = embedded.denoiser(schedule)
+    z, t = (
+        torch.randn(1, 12, 16, 8, 8, generator=torch.Generator().manual_seed(0)),
+        torch.full((1, 16), 900.0),
+    )
+    text = embedded.embed(["a red balloon over the ocean", "a green car over a city at night"])["text"]
+    one = denoise(z, t, {"text": text[:1]})
+    same = denoise(z, t, {"text": text[None, :1].expand(1, 16, -1)})
+    torch.testing.assert_close(one, same, rtol=1e-4, atol=1e-5)
+    mixed = text[[0] * 8 + [1] * 8][None]
+    change = (denoise(z, t, {"text": mixed}) - one).square().mean(dim=(0, 1, 3, 4))
+    assert change[8:].min() > change[:8].max()
+
+
+def test_unknown_words_come_with_the_closest_known(embedded: Embedded) -> None:
+    unknown = embedded.unknown_words("A red baloon, drifting over the Eiffel tower")
+    assert set(unknown) == {"baloon", "eiffel", "tower"}
+    assert "balloon" in unknown["baloon"]
+    assert embedded.unknown_words("a red balloon drifting right over snowy mountains") == {}
+
+
+@torch.no_grad()
+def test_words_left_out_and_too_long_prompts_are_still_heard() -> None:
+    net = TextEncoder(["red", "balloon"], width=12).eval()
+    tokens = net.tokens(["red zebra balloon", "red balloon", "", "red " * 100])
+    assert torch.equal(tokens[0], tokens[1])
+    assert tokens.shape == (4, net.longest)
+    assert net(tokens).isfinite().all()
+
+
+@torch.no_grad()
+def test_a_decoded_encoding_is_the_picture(embedded: Embedded) -> None:
+    """A smooth picture of a scene's kind: blue above, white below, a red disc between."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    disc = ((x**2 + y**2) < 0.15)[None]
+    sky = torch.stack([0.2 + 0.7 * (y > 0.4), 0.5 + 0.4 * (y > 0.4), torch.full_like(y, 0.9)])
+    picture = torch.where(disc, torch.tensor([0.9, -0.8, -0.7])[:, None, None], sky)[None]
+    (pixels,) = embedded.decoder()(iter([embedded.encode(picture)[:, :, None]]))
+    assert (pixels[:, 0] - picture).square().mean() < 0.05
+
+
+@pytest.mark.parametrize("file", ["transformer.safetensors", "autoencoder.safetensors", "text.safetensors"])
+def test_damaged_weights_are_one_sentence_that_names_the_file(tmp_path: Path, file: str) -> None:
+    folder = tmp_path / "weights"
+    shutil.copytree(WEIGHTS, folder)
+    (folder / file).write_bytes((folder / file).read_bytes()[:1000])
+    with pytest.raises(ModelError, match=file) as broken:
+        Embedded(folder, CPU, torch.float32)
+    assert "\n" not in str(broken.value)

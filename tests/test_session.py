@@ -1,0 +1,148 @@
+"""From a run to frames and files, with the shipped model at its smallest settings and with the exact one."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fifo_diffusion as fifo
+from fifo_diffusion import api, sidecar
+from fifo_diffusion.config import Run
+from fifo_diffusion.errors import BadInput, DeviceError
+from fifo_diffusion.session import Frame, Session, resolve
+from fifo_diffusion.sinks import read_frames
+
+PROMPT = "a red balloon drifting right over snowy mountains"
+SMALL = {"partitions": 1, "guidance": 1.0, "frames": 3}
+
+
+def test_stream_yields_frames_of_the_asked_number_and_the_same_for_the_same_seed() -> None:
+    one = list(fifo.stream(PROMPT, seed=3, **SMALL))
+    two = list(fifo.stream(PROMPT, seed=3, **SMALL))
+    other = list(fifo.stream(PROMPT, seed=4, **SMALL))
+    assert [f.shape for f in one] == [(64, 64, 3)] * 3
+    assert one[0].dtype == np.uint8
+    assert all((a == b).all() for a, b in zip(one, two, strict=True))
+    assert any((a != b).any() for a, b in zip(one, other, strict=True))
+
+
+def test_a_longer_video_begins_with_the_shorter_one() -> None:
+    short = list(fifo.stream("-", model="gauss", size=(8, 8), frames=4))
+    endless = list(itertools.islice(fifo.stream("-", model="gauss", size=(8, 8)), 9))
+    assert all((a == b).all() for a, b in zip(short, endless, strict=False))
+
+
+@pytest.mark.parametrize("start", ["clip", "noise"])
+@pytest.mark.parametrize("lookahead", ["off", "last", "middle"])
+def test_every_start_and_plan_gives_frames(start: str, lookahead: str) -> None:
+    frames = list(
+        fifo.stream("-", model="gauss", size=(8, 8), start=start, lookahead=lookahead, frames=20, partitions=2)
+    )
+    assert len(frames) == 20
+    assert np.stack(frames).std() > 10
+
+
+@pytest.mark.parametrize("settings", [{"solver": "2m"}, {"levels": "paper"}, {"eta": 1.0}, {"batch": 1}])
+def test_every_method_setting_reaches_the_engine(settings: dict[str, object]) -> None:
+    """Each changes the pixels, but the batch limit, which changes nothing."""
+    usual = {"model": "gauss", "size": (8, 8), "frames": 6, "partitions": 2}
+    a = np.stack(list(fifo.stream("-", **usual)))
+    b = np.stack(list(fifo.stream("-", **usual, **settings)))
+    assert np.array_equal(a, b) is ("batch" in settings)
+
+
+def test_guidance_and_the_negative_prompt_are_heard() -> None:
+    def last(**settings: object) -> Frame:
+        return list(fifo.stream(PROMPT, partitions=1, frames=1, **settings))[-1]
+
+    plain = last(guidance=1.0)
+    guided = last(guidance=3.0)
+    against = last(guidance=3.0, negative_prompt="a green fish over the ocean")
+    assert (plain != guided).any()
+    assert (guided != against).any()
+
+
+def test_generate_writes_a_video_and_a_sidecar_that_makes_it_again(tmp_path: Path) -> None:
+    made = fifo.generate("-", str(tmp_path / "one.mp4"), model="gauss", size=(16, 16), frames=7, fps=8)
+    assert len(list(read_frames(tmp_path / "one.mp4"))) == 7
+    read = sidecar.read(tmp_path / "one.mp4.json")
+    assert read == made
+    again = api.make(read.run, str(tmp_path / "two.gif"), scale=read.scale)
+    assert again.frames_sha256 == made.frames_sha256
+    assert set(made.seconds) == {"network", "step", "decode", "write"}
+    assert all(value >= 0 for value in made.seconds.values())
+
+
+def test_a_sidecar_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"prompt": "a"}))
+    with pytest.raises(BadInput, match="not a sidecar"):
+        sidecar.read(tmp_path / "a.json")
+    with pytest.raises(BadInput, match="cannot be read"):
+        sidecar.read(tmp_path / "none.json")
+
+
+def test_everything_is_decided_before_work() -> None:
+    run = resolve(Run.of({"prompt": "a"}))
+    assert all(value is not None for value in run.model_dump().values())
+    assert "auto" not in (run.device, run.dtype)
+    assert resolve(Run.of({"prompt": "a", "eta": 0.25})).eta == 0.25
+    assert resolve(Run.of({"prompt": "a", "solver": "2m"})).eta == 0
+    for settings, error in (
+        ({"model": "embeded"}, "did you mean embedded"),
+        ({"size": (65, 64)}, "it makes 64x64"),
+        ({"model": "gauss", "size": (8, 0)}, "size"),
+        ({"device": "abacus"}, "device 'abacus' is not here"),
+    ):
+        with pytest.raises(BadInput, match=error):
+            resolve(Run.of({"prompt": "a", **settings}))
+    with pytest.raises(DeviceError):
+        resolve(Run.of({"prompt": "a", "device": "cuda:17"}))
+
+
+def test_the_frames_before_a_breakdown_stay_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that turns to NaN midway: the video so far is whole, and the error says which frame."""
+    from fifo_diffusion.models.gauss import Gauss
+
+    calls = 0
+
+    def failing(self: Gauss, schedule):  # type: ignore[no-untyped-def]
+        inner = GaussianVideo(schedule)
+
+        def denoise(z, t, cond):  # type: ignore[no-untyped-def]
+            nonlocal calls
+            calls += 1
+            return inner(z, t, cond) * (float("nan") if calls > 40 else 1)
+
+        return denoise
+
+    from fifo_diffusion.models.gauss import GaussianVideo
+
+    monkeypatch.setattr(Gauss, "denoiser", failing)
+    with pytest.raises(fifo.NotFinite, match="frame"):
+        fifo.generate("-", str(tmp_path / "a.mp4"), model="gauss", size=(16, 16), frames=200, partitions=1)
+    frames = list(read_frames(tmp_path / "a.mp4"))
+    assert 5 < len(frames) < 60
+    assert sidecar.read(tmp_path / "a.mp4.json").frames_written == len(frames)
+
+
+def test_watch_hears_every_stage_in_order() -> None:
+    heard: list[tuple[str, int, int]] = []
+    run = resolve(Run.of({"prompt": "-", "model": "gauss", "size": (8, 8), "frames": 3, "partitions": 2}))
+    list(Session(run, watch=lambda *stage: heard.append(stage)).frames())
+    assert list(dict.fromkeys(stage for stage, _, _ in heard)) == [
+        "loading",
+        "base clip",
+        "run-in",
+        "streaming",
+    ]
+    assert heard[-1] == ("streaming", 3, 3)
+    assert ("run-in", 16, 16) in heard
+
+
+def test_the_public_names_are_these() -> None:
+    assert all(hasattr(fifo, name) for name in fifo.__all__)
+    assert sorted(fifo.__all__) == fifo.__all__
+    with pytest.raises(AttributeError):
+        _ = fifo.nothing

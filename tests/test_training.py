@@ -1,0 +1,107 @@
+"""The recipe end to end at toy size: every step makes what the next one reads, and a stopped run goes on."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from fifo_diffusion.evaluate.gates import measure
+from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge
+from fifo_diffusion.models.embedded.autoencoder import Autoencoder
+from fifo_diffusion.models.embedded.model import Embedded
+from fifo_diffusion.training import autoencoder, diffusion
+from fifo_diffusion.training.__main__ import export
+from fifo_diffusion.training.muon import Muon
+from fifo_diffusion.training.recipe import Recipe
+from fifo_diffusion.world.art import SUBJECTS, Sprites, load_sprites
+from fifo_diffusion.world.clips import World
+
+TOY = dataclasses.replace(
+    Recipe(),
+    pictures=32,
+    autoencoder_batch=4,
+    autoencoder_cycles=((3, 1e-3),),
+    polish=(2, 1e-3),
+    clips=4,
+    batch=4,
+    steps=4,
+    cooldown=2,
+)
+
+
+@pytest.fixture(scope="module")
+def sprites(tmp_path_factory: pytest.TempPathFactory) -> Sprites:
+    """Pictures of the art's kind, drawn here: a disc in the hue that takes the colour, with a grey rim."""
+    folder = tmp_path_factory.mktemp("art")
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    for subject in SUBJECTS.values():
+        hsv = np.full((64, 64, 3), (round(subject.hue * 255 / 360), 200, 220), np.uint8)
+        hsv[np.hypot(x, y) > 0.7] = (0, 0, 128)
+        picture = Image.fromarray(hsv, "HSV").convert("RGBA")
+        picture.putalpha(Image.fromarray((np.hypot(x, y) < 0.95).astype(np.uint8) * 255))
+        picture.save(folder / subject.file, lossless=True)
+    return load_sprites(folder, TOY.sprite)
+
+
+def test_sprites_take_their_colours(sprites: Sprites) -> None:
+    for subject in SUBJECTS:
+        red, green, blue = (sprites[subject, colour][15, 15, :3] for colour in ("red", "green", "blue"))
+        assert [int(c.argmax()) for c in (red, green, blue)] == [0, 1, 2]
+        assert sprites[subject, "white"][15, 15, :3].min() > 0.8
+        rim = sprites[subject, "red"][15, 2, :3]
+        assert np.ptp(rim) < 0.05
+
+
+def test_the_recipe_runs_stops_goes_on_and_exports_a_model_that_loads(sprites: Sprites, tmp_path: Path) -> None:
+    assert "dB" in list(autoencoder.train(TOY, sprites, tmp_path))[-1]
+    list(autoencoder.polish(TOY, sprites, tmp_path))
+    first, polished = (load_file(tmp_path / f"{name}.safetensors") for name in ("autoencoder", "polished"))
+    same = {name for name in first if torch.equal(first[name], polished[name])}
+    assert {name for name in first if not name.startswith("decoder")} <= same
+    assert not {name for name in first if name.startswith("decoder") and name.endswith("weight")} <= same
+    net = Autoencoder(TOY.channels)
+    net.load_state_dict(load_file(tmp_path / "autoencoder.safetensors"))
+    list(diffusion.encode_clips(World(sprites, TOY.size), net.eval(), TOY, tmp_path))
+    latents = load_file(tmp_path / "clips.safetensors")["latents"].float()
+    assert latents.shape == (4, 12, 16, 8, 8)
+    assert 0.3 < latents.std() < 3
+
+    # The schedule of the rate depends on where the recipe ends, so a stop is a run cut short, not a shorter recipe.
+    straight = tmp_path / "straight"
+    straight.mkdir()
+    for name in ("clips.safetensors", "captions.npy"):
+        (straight / name).write_bytes((tmp_path / name).read_bytes())
+    list(diffusion.train(TOY, straight))
+    stopping = diffusion.train(TOY, tmp_path, save_every=2)
+    assert "step 2" in next(stopping)
+    stopping.close()
+    assert "goes on from step 2" in next(iter(resumed := list(diffusion.train(TOY, tmp_path)))), resumed
+    for name, value in load_file(straight / "transformer.safetensors").items():
+        assert torch.equal(value, load_file(tmp_path / "transformer.safetensors")[name]), name
+
+    export(TOY, tmp_path, tmp_path / "weights")
+    model = Embedded(tmp_path / "weights", torch.device("cpu"), torch.float32)
+    gates = list(measure(model, sprites, TOY.size, tmp_path, clips=2, guidance=2.0, steps=2, eta=1.0, judge_steps=2))
+    assert len(gates) == 9
+    assert not all(gate.passed for gate in gates)
+
+
+def test_muon_steps_are_orthogonal() -> None:
+    """All singular values of a step are about the rate, whatever the gradient's are."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.zeros(8, 24))
+    weight.grad = torch.randn(8, 24) * torch.logspace(0, -1, 8)[:, None]
+    Muon([{"params": [weight]}], lr=0.1).step()
+    values = torch.linalg.svdvals(weight.detach())
+    assert 0.06 < values.min() <= values.max() < 0.13
+
+
+@torch.no_grad()
+def test_the_judge_names_one_value_of_every_attribute() -> None:
+    judge = Judge().eval()
+    verdict = judge.verdict(np.zeros((6, 64, 64, 3), np.uint8))
+    assert all(verdict[name] in values for name, values in ATTRIBUTES.items())
