@@ -17,33 +17,26 @@ def sprites() -> Sprites:
     return {(s, c): np.zeros((30, 30, 4), np.float32) for s in SUBJECTS for c in COLOURS}
 
 
-def moved(clip: NDArray[np.uint8], dx: int, dy: int) -> float:
-    """Mean difference between a frame's lower half moved by (dx, dy) and the next frame's."""
-    a, b = clip[:-1].astype(float), clip[1:].astype(float)
-    part = (slice(None), slice(50, 60), slice(20, 44))
-    return float(np.abs(np.roll(a, (dy, dx), axis=(1, 2))[part] - b[part]).mean())
+def agreement(clip: NDArray[np.uint8], dx: int, dy: int) -> float:
+    """How well what moves in a frame, moved by (dx, dy), agrees with what moves in the next one: at most 1."""
+    moving = clip - np.median(clip, axis=0)
+    a, b = np.roll(moving[:-1], (dy, dx), axis=(1, 2))[:, 10:-10, 10:-10], moving[1:, 10:-10, 10:-10]
+    return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
 
 
-@pytest.mark.parametrize(("motion", "way"), [("left", 1), ("right", -1)])
-def test_the_ground_goes_by_the_other_way(sprites: Sprites, motion: str, way: int) -> None:
+@pytest.mark.parametrize(("motion", "dx", "dy"), [("left", 1, 0), ("right", -1, 0), ("up", 0, 1), ("down", 0, -1)])
+def test_what_is_near_goes_by_the_other_way(sprites: Sprites, motion: str, dx: int, dy: int) -> None:
     world, rng = World(sprites, variants=HELD_OUT_VARIANTS), np.random.default_rng(0)
-    clip = world.clip(Caption("balloon", "red", "city", motion, "quickly"), rng, 8)
-    there = min(moved(clip, way * d, 0) for d in (6, 7, 8, 9))
-    back = min(moved(clip, -way * d, 0) for d in (6, 7, 8, 9))
-    assert there < 0.5 * back
+    clip = world.clip(Caption("balloon", "red", "desert", motion, "quickly"), rng, 12)
+    there = max(agreement(clip, dx * d, dy * d) for d in (6, 7, 8, 9))
+    back = max(agreement(clip, -dx * d, -dy * d) for d in (6, 7, 8, 9))
+    assert there > 0.4
+    assert there > back + 0.2
 
 
-def test_still_scenes_stay_and_rising_ones_show_puffs_sinking(sprites: Sprites) -> None:
-    world = World(sprites)
-    still = world.clip(Caption("balloon", "red", "space", "still"), np.random.default_rng(1), 3)
+def test_still_scenes_stay(sprites: Sprites) -> None:
+    still = World(sprites).clip(Caption("balloon", "red", "space", "still"), np.random.default_rng(1), 3)
     assert (still[0] == still[-1]).all()
-    rising = world.clip(Caption("balloon", "red", "desert", "up", "quickly"), np.random.default_rng(1), 12).astype(
-        float
-    )
-    sky = rising[:, :36]
-    down = np.mean([np.abs(np.roll(sky[:-1], d, axis=1)[:, 10:] - sky[1:][:, 10:]).mean() for d in (7, 8)])
-    up = np.mean([np.abs(np.roll(sky[:-1], -d, axis=1)[:, :26] - sky[1:][:, :26]).mean() for d in (7, 8)])
-    assert down < up
 
 
 def test_the_camera_never_comes_to_an_end(sprites: Sprites) -> None:

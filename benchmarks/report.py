@@ -1,0 +1,24 @@
+"""How a benchmark speaks: a table for people, and one JSON line last for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from fifo_diffusion.api import machine
+
+Row = Mapping[str, str | float | int]
+
+
+def show(title: str, rows: Sequence[Row]) -> None:
+    """Columns are the keys of the first row."""
+    table = Table(title=title, title_justify="left", box=None, header_style="bold")
+    for name in rows[0]:
+        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
+    for row in rows:
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console(width=140).print(table)
+    print(json.dumps({"benchmark": title, "machine": machine("cpu"), "rows": list(rows)}), flush=True)

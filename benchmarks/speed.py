@@ -1,0 +1,59 @@
+"""Frames a second of the embedded model at its defaults: serial against batched, float32 against bfloat16.
+
+    python benchmarks/speed.py [--frames 12]
+
+All in one run on one machine; read the ratios.  Frames a second are those of the stream, after the start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from fifo_diffusion.config import Run
+from fifo_diffusion.session import Session, resolve
+from report import Row, show
+
+
+def measure(frames: int, settings: dict[str, object]) -> float:
+    """Frames a second, the fastest of three stretches: what the machine does when nothing else takes its time."""
+    run = {"prompt": "a red balloon moving left", "frames": 1 + 3 * frames, "start": "noise", **settings}
+    stream = Session(resolve(Run.of(run))).frames()
+    next(stream)
+    best = 0.0
+    for _ in range(3):
+        began = time.perf_counter()
+        for _ in range(frames):
+            next(stream)
+        best = max(best, frames / (time.perf_counter() - began))
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=4)
+    frames = parser.parse_args().frames
+    every: tuple[dict[str, object], ...] = (
+        {"batch": 1},
+        {"batch": 2},
+        {"batch": 4},
+        {"batch": 8},
+        {"batch": 1, "dtype": "bfloat16"},
+        {"batch": 8, "dtype": "bfloat16"},
+        {"batch": 1, "guidance": 1.0},
+        {"batch": 1, "guidance": 1.0, "partitions": 2},
+    )
+    speeds = [measure(frames, settings) for settings in every]
+    rows: list[Row] = [
+        {
+            "setting": ", ".join(f"{k} {v}" for k, v in settings.items()),
+            "frames/s": speed,
+            "against the first": speed / speeds[0],
+        }
+        for settings, speed in zip(every, speeds, strict=True)
+    ]
+    show("speed of the embedded model", rows)
+
+
+if __name__ == "__main__":
+    main()
