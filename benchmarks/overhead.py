@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 from fifo_diffusion.config import Run
+from fifo_diffusion.devices import choose_device
 from fifo_diffusion.session import Session, resolve
 from report import Row, show
 
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=20)
     frames = parser.parse_args().frames
     every: tuple[dict[str, object], ...] = ({}, {"eta": 0.0}, {"eta": 0.0, "solver": "2m"})
-    show("overhead of the engine", [measure(frames, settings) for settings in every])
+    show("overhead of the engine", [measure(frames, settings) for settings in every], str(choose_device("auto")))
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from fifo_diffusion.api import machine
 Row = Mapping[str, str | float | int]
 
 
-def show(title: str, rows: Sequence[Row]) -> None:
-    """Columns are the keys of the first row."""
+def show(title: str, rows: Sequence[Row], device: str = "cpu") -> None:
+    """Columns are the keys of the first row; device is the one that was measured."""
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     for name in rows[0]:
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
         table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
     Console(width=140).print(table)
-    print(json.dumps({"benchmark": title, "machine": machine("cpu"), "rows": list(rows)}), flush=True)
+    print(json.dumps({"benchmark": title, "machine": machine(device), "rows": list(rows)}), flush=True)

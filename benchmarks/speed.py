@@ -1,6 +1,6 @@
 """Frames a second of the embedded model at its defaults: serial against batched, float32 against bfloat16.
 
-    python benchmarks/speed.py [--frames 12]
+    python benchmarks/speed.py [--frames 4]
 
 All in one run on one machine; read the ratios.  Frames a second are those of the stream, after the start.
 """
@@ -11,6 +11,7 @@ import argparse
 import time
 
 from fifo_diffusion.config import Run
+from fifo_diffusion.devices import choose_device
 from fifo_diffusion.session import Session, resolve
 from report import Row, show
 
@@ -52,7 +53,7 @@ def main() -> None:
         }
         for settings, speed in zip(every, speeds, strict=True)
     ]
-    show("speed of the embedded model", rows)
+    show("speed of the embedded model", rows, str(choose_device("auto")))
 
 
 if __name__ == "__main__":

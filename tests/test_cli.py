@@ -74,6 +74,8 @@ def test_seconds_and_a_name_from_the_prompt(tmp_path: Path) -> None:
         (["generate", "a", "-o", "no/such/folder/a.mp4"], "no/such"),
         (["generate", "a", "-o", "a.avi"], ".mp4"),
         (["generate", "a", "--frames", "3", "--seconds", "1"], "give one of them"),
+        (["generate", "a", "--seconds", "inf"], "--frames 0"),
+        (["generate", "a", "--scale", "0"], "Scale 0"),
         (["generate", "a", "--eta", "0.5", "--solver", "2m"], "2m"),
     ],
 )

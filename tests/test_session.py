@@ -10,9 +10,9 @@ import pytest
 import fifo_diffusion as fifo
 from fifo_diffusion import api, sidecar
 from fifo_diffusion.config import Run
-from fifo_diffusion.errors import BadInput, DeviceError
+from fifo_diffusion.errors import BadInput, DeviceError, OutputError
 from fifo_diffusion.session import Frame, Session, resolve
-from fifo_diffusion.sinks import read_frames
+from fifo_diffusion.sinks import VideoSink, read_frames
 
 PROMPT = "a red balloon drifting right over snowy mountains"
 SMALL = {"partitions": 1, "guidance": 1.0, "frames": 3}
@@ -75,6 +75,38 @@ def test_generate_writes_a_video_and_a_sidecar_that_makes_it_again(tmp_path: Pat
     assert all(value >= 0 for value in made.seconds.values())
 
 
+def test_a_stopped_video_is_made_again_as_it_is_and_changes_unsettle_what_depends_on_them(tmp_path: Path) -> None:
+    made = fifo.generate("-", str(tmp_path / "a.mp4"), model="gauss", size=(16, 16), frames=3)
+    stopped = made.model_copy(update={"run": made.run.model_copy(update={"frames": 0})})
+    assert Run.of(sidecar.again(stopped, {})).frames == 3
+    assert "batch" not in sidecar.again(made, {"partitions": 2})
+    assert resolve(Run.of(sidecar.again(made, {"solver": "2m"}))).eta == 0
+    assert resolve(Run.of(sidecar.again(made, {"model": "embedded"}))).size == (64, 64)
+
+
+def test_a_sidecar_stands_where_its_video_is() -> None:
+    assert sidecar.path_beside("a/b.mp4") == Path("a/b.mp4.json")
+    assert sidecar.path_beside("a/b/") == sidecar.path_beside("a/b") == Path("a/b/fifo.json")
+    assert sidecar.path_beside("-") is None
+
+
+def test_a_video_that_cannot_be_written_leaves_the_old_one_and_its_sidecar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = fifo.generate("-", str(tmp_path / "a.mp4"), model="gauss", size=(16, 16), frames=3)
+    real = VideoSink.write
+
+    def full_disk(self: VideoSink, frame: Frame) -> None:
+        if self.frames == 2:
+            raise OutputError("the disk is full")
+        real(self, frame)
+
+    monkeypatch.setattr(VideoSink, "write", full_disk)
+    with pytest.raises(OutputError, match="the disk is full"):
+        fifo.generate("-", str(tmp_path / "a.mp4"), model="gauss", size=(16, 16), frames=9)
+    assert sidecar.read(tmp_path / "a.mp4.json") == old
+
+
 def test_a_sidecar_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"prompt": "a"}))
     with pytest.raises(BadInput, match="not a sidecar"):
@@ -94,6 +126,8 @@ def test_everything_is_decided_before_work() -> None:
         ({"size": (65, 64)}, "it makes 64x64"),
         ({"model": "gauss", "size": (8, 0)}, "size"),
         ({"device": "abacus"}, "device 'abacus' is not here"),
+        ({"partitions": 63}, "at most 62 partitions"),
+        ({"fps": 0.04}, "fps is 0.04"),
     ):
         with pytest.raises(BadInput, match=error):
             resolve(Run.of({"prompt": "a", **settings}))
@@ -139,6 +173,17 @@ def test_watch_hears_every_stage_in_order() -> None:
     ]
     assert heard[-1] == ("streaming", 3, 3)
     assert ("run-in", 16, 16) in heard
+
+
+def test_an_interrupt_at_the_start_leaves_nothing(tmp_path: Path) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "run-in":
+            raise KeyboardInterrupt
+
+    run = Run.of({"prompt": "-", "model": "gauss", "size": (8, 8), "frames": 3})
+    with pytest.raises(KeyboardInterrupt):
+        api.make(run, str(tmp_path / "a.mp4"), watch=stop)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_public_names_are_these() -> None:

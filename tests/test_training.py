@@ -44,7 +44,7 @@ def sprites(tmp_path_factory: pytest.TempPathFactory) -> Sprites:
         picture = Image.fromarray(hsv, "HSV").convert("RGBA")
         picture.putalpha(Image.fromarray((np.hypot(x, y) < 0.95).astype(np.uint8) * 255))
         picture.save(folder / subject.file, lossless=True)
-    return load_sprites(folder, TOY.sprite)
+    return load_sprites(folder, TOY.size)
 
 
 def test_sprites_take_their_colours(sprites: Sprites) -> None:

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 import sys
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console(stderr=True)  # stdout belongs to frames
+console = Console(stderr=True, highlight=False)  # stdout belongs to frames
 
 
 def main() -> None:
@@ -59,7 +60,7 @@ def _root(
 
 
 def _option(says: str, *flags: str, panel: str | None = None) -> Any:
-    """An option whose default is said in words, because it depends on the model."""
+    """An option that has a default only in words; where it says none, it is the model's (`fifo models`)."""
     return typer.Option(*flags, help=says, show_default=False, rich_help_panel=panel)
 
 
@@ -76,7 +77,7 @@ def generate(
     sidecar: Annotated[
         Path | None, _option("Make the video of this .json again; other flags change it.", "--from")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line and no summary.")] = False,
     frames: Annotated[int | None, _video("How many; 0 goes on until Ctrl-C (default: 10 seconds).")] = None,
     seconds: Annotated[float | None, _video("How long, instead of --frames.")] = None,
     seed: Annotated[int | None, _video("The same seed is the same video (default: 0).")] = None,
@@ -93,16 +94,18 @@ def generate(
     eta: Annotated[float | None, _method("Fresh noise while denoising, from 0 (none) to 1.")] = None,
     solver: Annotated[str | None, _method("ddim, or 2m: second order, eta 0 (default: ddim).")] = None,
     levels: Annotated[str | None, _method("even, or paper: the authors' table (default: even).")] = None,
-    start: Annotated[str | None, _method("From a base clip or from noise (default: clip).")] = None,
+    start: Annotated[str | None, _method("clip (a base clip of the model) or noise (default: clip).")] = None,
     device: Annotated[str | None, _machine("auto, cpu, cuda, cuda:1, mps (default: auto).")] = None,
     dtype: Annotated[str | None, _machine("auto, float32, bfloat16, float16 (default: auto).")] = None,
-    batch: Annotated[int | None, _machine("Most windows computed at once; fewer take less memory.")] = None,
+    batch: Annotated[int | None, _machine("Most windows computed at once (twice that with guidance).")] = None,
 ) -> None:
     """Make a video from a prompt, of any length, in constant memory.
 
     fifo generate "a red balloon drifting right over snowy mountains" -o balloon.mp4
+
+    Settings without a default here are the model's own; `fifo models` lists them.
     """
-    from fifo_diffusion.sidecar import read
+    from fifo_diffusion.sidecar import again, read
 
     said: dict[str, Any] = {
         "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "frames": frames, "seed": seed,
@@ -111,10 +114,16 @@ def generate(
         "dtype": dtype, "batch": batch,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}
+    if seconds is not None and frames is not None:
+        raise BadInput(f"both --frames {frames} and --seconds {seconds:g} were given; give one of them")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise BadInput(f"--seconds is {seconds:g}; it must be above 0 (for a video without end say --frames 0)")
     before = None if sidecar is None else read(sidecar)
     if before is not None:
-        said = {**before.run.model_dump(), **said}
-        scale, crf = scale or before.scale, before.crf if crf is None else crf
+        said = again(before, said)
+        scale = before.scale if scale is None else scale
+        if crf is None and Path(output or ".mp4").suffix in (".mp4", ".webm"):
+            crf = before.crf
     if "prompt" not in said:
         raise BadInput(
             "no prompt was given; say what the video shows in quotes after `fifo generate`, or give --from a sidecar"
@@ -125,42 +134,51 @@ def generate(
 
     run = Run.of(said)
     if seconds is not None:
-        if frames is not None:
-            raise BadInput(f"both --frames {frames} and --seconds {seconds} were given; give one of them")
-        if not seconds > 0:
-            raise BadInput(f"--seconds is {seconds}; it must be above 0")
-        run = Run.of({**run.model_dump(), "frames": max(1, round(seconds * (run.fps or card(run.model).fps)))})
+        run = Run.of({**said, "frames": max(1, round(seconds * (run.fps or card(run.model).fps)))})
     output = output or _free_name(run.prompt)
 
     from fifo_diffusion import api
     from fifo_diffusion.progress import Progress
 
-    # A service manager's SIGTERM is an interrupt like any other: the file is finished.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a service manager's SIGTERM is an interrupt like any other
+        signal.signal(stop, _stop)
+    progress = Progress(console, quiet)
     try:
-        with Progress(console, quiet) as progress:
+        with progress:
             made = api.make(run, output, scale=scale, crf=crf, watch=progress, warn=progress.warn)
     except KeyboardInterrupt:
-        console.print(f"stopped; {escape(output)} is whole and holds the frames made so far", soft_wrap=True)
+        kept = (
+            f"{escape(output)} is whole and holds {progress.frames} frames" if progress.frames else "no frame was made"
+        )
+        console.print(f"stopped; {kept}", soft_wrap=True)
         raise
     if not quiet:
         _tell(made, output, before)
 
 
+def _stop(number: int, frame: object) -> None:
+    """The first signal ends the run; from then on the file is being finished and must not be disturbed."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 @app.command()
 def models() -> None:
-    """List the models and what they need."""
-    from rich.table import Table
-
+    """List the models, what they need, and the settings they are run with unless you say otherwise."""
     from fifo_diffusion.models import MODELS
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("model", "what it is", "size", "fps", "window", "needs"):
-        table.add_column(title, overflow="fold")
+    out = Console()
     for card in MODELS.values():
-        size = f"{card.size[0]}x{card.size[1]}" + (" or any" if card.any_size else "")
-        table.add_row(card.name, card.summary, size, f"{card.fps:g}", str(card.window), card.needs)
-    Console().print(table)
+        size = f"{card.size[0]}x{card.size[1]}" + (", or any" if card.any_size else "")
+        out.print(f"[bold]{card.name}[/]  {card.summary}", soft_wrap=True)
+        out.print(f"    needs    {card.needs}", soft_wrap=True)
+        out.print(f"    video    {size} pixels, shown {card.scale} times larger, {card.fps:g} frames a second")
+        out.print(
+            f"    method   windows of {card.window} frames, partitions {card.partitions}, lookahead {card.lookahead}, "
+            f"eta {card.eta:g}, guidance {card.guidance:g}",
+            soft_wrap=True,
+        )
 
 
 @app.command()
@@ -181,20 +199,28 @@ def doctor() -> None:
 
 
 def _tell(made: Sidecar, output: str, before: Sidecar | None) -> None:
-    spent = sum(made.seconds.values())
+    from fifo_diffusion.sidecar import path_beside
+
     console.print(
-        f"[bold]{escape(output)}[/]  {made.frames_written} frames in {spent:.1f} s with the start, "
+        f"[bold]{escape(output)}[/]  {made.frames_written} frames in {made.wall_seconds:.1f} s with loading and start, "
         f"peak memory {made.peak_memory_mb} MB",
         soft_wrap=True,
     )
-    shares = ", ".join(f"{part} {value / max(spent, 1e-9):.0%}" for part, value in made.seconds.items())
-    console.print(f"[dim]time in {shares}; settings in {escape(output)}.json[/]", soft_wrap=True)
-    again = before is not None and before.run == made.run and before.frames_written == made.frames_written
-    if before is not None and again:
-        if before.frames_sha256 == made.frames_sha256:
-            console.print("[green]identical to the first, bit for bit[/]")
-        else:
-            console.print("[yellow]not bit-identical to the first; was that another machine or version?[/]")
+    spent = max(sum(made.seconds.values()), 1e-9)
+    shares = ", ".join(f"{part} {value / spent:.0%}" for part, value in made.seconds.items())
+    beside = path_beside(output)
+    settings = "" if beside is None else f"; settings in {escape(str(beside))}"
+    console.print(f"[dim]time in {shares}{settings}[/]", soft_wrap=True)
+    if before is None or before.run.model_copy(update={"frames": before.frames_written}) != made.run:
+        return
+    if before.frames_sha256 == made.frames_sha256:
+        console.print("[green]identical to the first, bit for bit[/]")
+        return
+    then, now = ({**m.machine, "weights": m.weights, "version": m.fifo_diffusion} for m in (before, made))
+    other = ", ".join(f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name])
+    console.print(
+        f"[yellow]not bit-identical to the first: {escape(other or 'on the same machine')}[/]", soft_wrap=True
+    )
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -26,7 +26,7 @@ class Run(BaseModel):
     frames: Annotated[int, Field(ge=0)] | None = None  # 0: without end
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
-    fps: Annotated[float, Field(gt=0, le=240)] | None = None
+    fps: Annotated[float, Field(ge=0.1, le=240)] | None = None
     partitions: Annotated[int, Field(ge=1, le=64)] | None = None
     lookahead: Lookahead | None = None
     solver: Literal["ddim", "2m"] = "ddim"
@@ -61,7 +61,7 @@ class Decided(Run):
 
     frames: Annotated[int, Field(ge=0)]
     size: tuple[int, int]
-    fps: Annotated[float, Field(gt=0, le=240)]
+    fps: Annotated[float, Field(ge=0.1, le=240)]
     partitions: Annotated[int, Field(ge=1, le=64)]
     lookahead: Lookahead
     eta: Annotated[float, Field(ge=0, le=1)]

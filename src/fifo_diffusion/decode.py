@@ -1,4 +1,4 @@
-"""Latents to pixels as they come, and pixels to 8-bit frames and back."""
+"""Latents to pixels as they come, pixels to 8-bit frames and back, and how far pictures are apart."""
 
 from __future__ import annotations
 
@@ -35,3 +35,9 @@ def to_frames(pixels: Tensor) -> NDArray[np.uint8]:
 def to_pixels(frames: NDArray[np.uint8]) -> Tensor:
     """(..., H, W, 3) uint8 -> (..., 3, H, W) floats in [-1, 1]; `to_frames` gives the frames back."""
     return torch.from_numpy(frames).movedim(-1, -3).float() / 127.5 - 1
+
+
+def psnr(frames: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+    """Peak signal to noise ratio in dB of 8-bit pictures, over all of them together."""
+    error = (frames.astype(np.float64) - truth) / 255
+    return float(-10 * np.log10(np.square(error).mean()))

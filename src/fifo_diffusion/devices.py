@@ -32,7 +32,7 @@ def available() -> list[str]:
 
 
 def choose_dtype(name: str, device: torch.device) -> str:
-    """`auto` is float32 on a CPU (bfloat16 was slower there, see docs/log.md) and bfloat16 on a GPU."""
+    """`auto` is float32 on a CPU (bfloat16 was slower there, see docs/log.md) bfloat16 on CUDA, float32 on MPS."""
     if name != "auto":
         return name
     return "bfloat16" if device.type == "cuda" else "float32"

@@ -180,14 +180,22 @@ class Engine:
         """One iteration: `calls`, the executor, `settle`."""
         return self.settle(state, self.execute(self.calls(state)))
 
-    def stream(self, state: State) -> Iterator[tuple[Tensor, State]]:
-        """Frames without end, (B, C, k, H, W), the run-in left out.  Each comes with the state that
-        carries on.
+    def iterations(self, state: State) -> Iterator[tuple[Tensor, State]]:
+        """Every iteration without end: the frames that come off to be seen, and the state that carries on.
+
+        Frames are (B, C, k, H, W), or none of them (k = 0) in the first `hidden(state)` iterations.
         """
         while True:
             frames, state = self.advance(state)
-            if state.iteration > 0:
-                yield frames, state
+            yield (frames if state.iteration > 0 else frames[:, :, :0]), state
+
+    def stream(self, state: State) -> Iterator[tuple[Tensor, State]]:
+        """Frames without end, (B, C, k, H, W), the run-in left out.  Each comes with the state that carries on."""
+        return (step for step in self.iterations(state) if step[0].shape[2])
+
+    def hidden(self, state: State) -> int:
+        """How many iterations pass before a frame comes off that is to be seen."""
+        return max(state.ramp - int(self.plan.level[0]) if state.ramp else 0, -state.iteration, 0)
 
     def _first(self, iteration: int) -> int:
         """The frame number at place 0."""
@@ -241,8 +249,7 @@ class Engine:
         """
         bad = [number + i for i in range(frames.shape[2]) if not bool(frames[:, :, i].isfinite().all())]
         if bad:
-            raise NotFinite(
-                "the network's answers hold NaN or infinity in frame "
-                f"{', '.join(map(str, bad))}; the frames before are "
-                "good: carry on from a saved state in float32, or with less guidance"
+            where = (
+                f"in frame {', '.join(map(str, bad))}; the frames before are good" if number >= 0 else "in the run-in"
             )
+            raise NotFinite(f"the network's answers hold NaN or infinity {where}: try dtype float32, or less guidance")

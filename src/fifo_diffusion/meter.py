@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections import defaultdict
@@ -62,6 +61,10 @@ class Meter:
 
 
 def peak_memory() -> int:
-    """The most bytes of main memory this process has held."""
+    """The most bytes of main memory this process has held; 0 on a system that does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux kilobytes

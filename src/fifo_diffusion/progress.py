@@ -26,6 +26,7 @@ class Progress:
         )
         self._bar = Bar(*columns, console=console, disable=quiet, refresh_per_second=4, transient=True)
         self._console = console
+        self.frames = 0  # that have come out so far
         self._task = self._bar.add_task("loading", total=None, counts="")
         self._stage, self._since, self._first = "loading", time.monotonic(), 0
 
@@ -33,8 +34,11 @@ class Progress:
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._since, self._first = stage, now, done
-            self._bar.reset(self._task, description=stage, total=total or None)
-        speed = (done - self._first) / (now - self._since) if done > self._first else 0.0
+            self._bar.remove_task(self._task)  # a task cannot lose the total it once had
+            self._task = self._bar.add_task(stage, total=total or None, counts="")
+        if stage == "streaming":
+            self.frames = done
+        speed = (done - self._first) / max(now - self._since, 1e-9)
         parts = [f"{done}/{total}" if total else str(done)]
         if speed:
             parts.append(f"{speed:.1f} frames/s" if stage == "streaming" else f"{speed:.1f}/s")

@@ -32,6 +32,11 @@ from fifo_diffusion.windows import Keep, Plan
 Frame = NDArray[np.uint8]
 Watch = Callable[[str, int, int], None]  # stage, done, of how many (0: endless)
 
+
+def unwatched(stage: str, done: int, total: int) -> None:
+    """Nobody looks on."""
+
+
 _KEEP: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
 
 
@@ -43,7 +48,7 @@ def resolve(run: Run) -> Decided:
     card, device = models.card(run.model), choose_device(run.device)
     said = run.model_dump(exclude_none=True)
     defaults = {
-        "frames": round(10 * (run.fps or card.fps)),
+        "frames": max(1, round(10 * (run.fps or card.fps))),
         "size": card.size,
         "fps": card.fps,
         "partitions": card.partitions,
@@ -55,6 +60,7 @@ def resolve(run: Run) -> Decided:
     plan = _plan(run.model, said.get("partitions", card.partitions), said.get("lookahead", card.lookahead))
     decided = Decided.of({**defaults, "batch": len(plan.windows), **said, **here})
     card.check_size(decided.size)
+    card.check_levels(plan.levels)
     if decided.solver == "2m" and decided.eta != 0:
         raise BadInput(f"eta is {decided.eta:g} with solver 2m, which adds no noise; use eta 0 or solver ddim")
     return decided
@@ -69,7 +75,7 @@ class Session:
     """One stream of one resolved run (see `resolve`).  Iterate `frames()`."""
 
     run: Decided
-    watch: Watch = lambda stage, done, total: None
+    watch: Watch = unwatched
     meter: Meter = field(default_factory=Meter)
 
     @cached_property
@@ -120,26 +126,22 @@ class Session:
 
     def latents(self, state: State) -> Iterator[Tensor]:
         """Chunks (1, C, k, H, W) without end; the run-in is made and left out, and told to `watch`."""
-        before = state.ramp or -state.iteration
-        done = 0
-        while True:
-            hidden = state.ramp > 0 or state.iteration < 0
-            with self.meter.time("iteration"):
-                frames, state = self.engine.advance(state)
-            if hidden:
-                done += 1
-                self.watch("run-in", done, before)
-            else:
+        hidden = self.engine.hidden(state)
+        for done, (frames, _) in enumerate(self.meter.each("iteration", self.engine.iterations(state)), 1):
+            if frames.shape[2]:
                 yield frames
+            else:
+                self.watch("run-in", done, hidden)
 
     def frames(self) -> Iterator[Frame]:
         """(height, width, 3) uint8, `run.frames` of them, or without end where that is 0.
 
         Raises NotFinite when the network breaks down.
         """
+        pixels = self.model.decoder()(self.latents(self.start()))
         made = 0
-        for pixels in self.meter.each("pixels", self.model.decoder()(self.latents(self.start()))):
-            for frame in to_frames(pixels[0]):
+        for chunk in self.meter.each("pixels", (to_frames(part[0]) for part in pixels)):
+            for frame in chunk:
                 made += 1
                 self.watch("streaming", made, self.run.frames)
                 yield frame

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,15 +24,37 @@ class Sidecar(BaseModel):
     scale: Annotated[int, Field(ge=1)]
     crf: int | None
     machine: dict[str, str | int]
+    weights: str  # what tells the model's weights from others
     frames_written: int
     frames_sha256: str  # of the raw frames, in order, before scaling and encoding
     seconds: dict[str, float]  # by part
+    wall_seconds: float  # from the first to the last, loading included
     peak_memory_mb: int
 
 
 def path_beside(output: str) -> Path | None:
-    """`clip.mp4` -> `clip.mp4.json`; None where there is no file to stand beside."""
-    return None if output in ("-", "null") else Path(output.rstrip("/") + ".json")
+    """`clip.mp4` -> `clip.mp4.json`, `frames/` -> `frames/fifo.json`; None where there is no file to stand beside."""
+    if output in ("-", "null"):
+        return None
+    path = Path(output)
+    folder = output.endswith("/") or not path.suffix or path.is_dir()
+    return path / "fifo.json" if folder else path.with_name(path.name + ".json")
+
+
+def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that make `before` again, with what was said now; what that unsettles is left to be decided anew.
+
+    The frames are those that were made, so that a video that was stopped comes out as it is.
+    """
+    settings = {**before.run.model_dump(), "frames": before.frames_written}
+    if said.get("model", before.run.model) != before.run.model:
+        of_the_model = ("size", "fps", "partitions", "lookahead", "eta", "guidance", "batch")
+        settings = {name: value for name, value in settings.items() if name not in of_the_model}
+    if {"partitions", "lookahead"} & said.keys():
+        settings.pop("batch", None)
+    if said.get("solver") == "2m":
+        settings.pop("eta", None)
+    return {**settings, **said}
 
 
 def write(sidecar: Sidecar, path: Path) -> None:

@@ -43,11 +43,17 @@ def test_each_frame_may_hear_its_own_text(embedded: Embedded) -> None:
     assert change[8:].min() > change[:8].max()
 
 
-def test_unknown_words_come_with_the_closest_known(embedded: Embedded) -> None:
-    unknown = embedded.unknown_words("A red baloon, drifting over the Eiffel tower")
-    assert set(unknown) == {"baloon", "eiffel", "tower"}
-    assert "balloon" in unknown["baloon"]
-    assert embedded.unknown_words("a red balloon drifting right over snowy mountains") == {}
+def test_what_is_not_heard_is_said(embedded: Embedded) -> None:
+    one, two, three = embedded.remarks("A red baloon, drifting over the Eiffel tower")
+    assert "'baloon'" in one
+    assert "balloon" in one.split(";")[1]
+    assert "'eiffel'" in two
+    assert "'tower'" in three
+    assert embedded.remarks("a red balloon drifting right over snowy mountains") == []
+    assert embedded.remarks("") == []
+    assert "'шар'" in embedded.remarks("красный шар")[1]
+    assert "knows no word" in embedded.remarks("красный шар")[2]
+    assert "its first 23 known words" in embedded.remarks("red balloon " * 12)[0]
 
 
 @torch.no_grad()
@@ -78,3 +84,6 @@ def test_damaged_weights_are_one_sentence_that_names_the_file(tmp_path: Path, fi
     with pytest.raises(ModelError, match=file) as broken:
         Embedded(folder, CPU, torch.float32)
     assert "\n" not in str(broken.value)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"config\.json"):
+        Embedded(folder, CPU, torch.float32)

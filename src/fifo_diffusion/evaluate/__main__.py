@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from fifo_diffusion.errors import FifoError
 from fifo_diffusion.evaluate.gates import measure
 from fifo_diffusion.models import card
 from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
@@ -32,8 +33,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    sprites = load_sprites(fetch(arguments.folder / "art"), side=30)
-    model = Embedded(arguments.weights, torch.device("cpu"), torch.float32)
+    try:
+        sprites = load_sprites(fetch(arguments.folder / "art"), own.size[0])
+        model = Embedded(arguments.weights, torch.device("cpu"), torch.float32)
+    except FifoError as error:
+        parser.error(str(error))
     gates = []
     for gate in measure(
         model,

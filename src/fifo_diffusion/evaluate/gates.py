@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from fifo_diffusion.baseclip import sample_clip
-from fifo_diffusion.decode import to_frames, to_pixels
-from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge, accuracy, held_out, train_judge
+from fifo_diffusion.decode import psnr, to_frames, to_pixels
+from fifo_diffusion.evaluate.judge import ATTRIBUTES, LOOK, Judge, accuracy, held_out, train_judge
 from fifo_diffusion.guidance import Guided
+from fifo_diffusion.models import card
 from fifo_diffusion.models.embedded.model import Embedded
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.prompts import OnePrompt
@@ -51,14 +52,14 @@ def measure(
     guidance: float,
     steps: int,
     eta: float,
-    judge_steps: int = 2_500,
+    judge_steps: int = 1_500,
 ) -> Iterator[Gate]:
     """Measure gate after gate: the autoencoder on held-out frames, the judge on real clips, base clips by the judge."""
     frames = np.stack([clip[0] for _, clip in held_out(sprites, size, 512, 1)])
-    yield Gate("autoencoder PSNR, held-out scenes", _psnr(model, frames), 30.0, "dB")
+    yield Gate("autoencoder PSNR, held-out scenes", psnr(_autoencoded(model, frames), frames), 30.0, "dB")
 
     judge = _judge(sprites, size, folder, judge_steps)
-    real = accuracy(judge, held_out(sprites, size, 400, 16))
+    real = accuracy(judge, held_out(sprites, size, 400, card("embedded").window))
     for name in ATTRIBUTES:
         yield Gate(f"judge on real clips: {name}", 100 * real[name], 99.0, "%")
 
@@ -81,10 +82,11 @@ def base_clips(
     world, rng = World(sprites, size), np.random.default_rng(7)
     captions = [world.draw_caption(rng) for _ in range(count)]
     schedule = model.schedule(steps, "even")
+    own, side = card("embedded"), size // card("embedded").space
     for first in range(0, count, at_once):
         batch = captions[first : first + at_once]
         text, negative = model.embed([plain(c) for c in batch]), model.embed([""] * len(batch))
-        like = torch.zeros(len(batch), model.channels, 16, size // 8, size // 8, device=model.device)
+        like = torch.zeros(len(batch), model.channels, own.window, side, side, device=model.device)
         noise = SeededNoise(tuple(range(first, first + len(batch))))
         denoise = Guided(model.denoiser(schedule), guidance)
         *_, latents = sample_clip(denoise, schedule, OnePrompt(text, negative), noise, like, eta)
@@ -92,20 +94,18 @@ def base_clips(
         yield from zip(batch, to_frames(pixels), strict=True)
 
 
-def _psnr(model: Embedded, frames: NDArray[np.uint8]) -> float:
-    x = to_pixels(frames).to(model.device)
-    latents = torch.cat([model.encode(part) for part in torch.split(x, 64)])
+def _autoencoded(model: Embedded, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    latents = torch.cat([model.encode(part) for part in torch.split(to_pixels(frames).to(model.device), 64)])
     (pixels,) = model.decoder()(iter([latents[:, :, None]]))
-    error = (to_frames(pixels[:, 0]).astype(np.float64) - frames) / 255
-    return float(-10 * np.log10(np.square(error).mean()))
+    return to_frames(pixels[:, 0])
 
 
 def _judge(sprites: Sprites, size: int, folder: Path, steps: int) -> Judge:
     """Trained once and kept in the folder."""
-    file = folder / "judge.safetensors"
+    file = folder / f"judge-{size}-{steps}.safetensors"
     if not file.exists():
         save_file(train_judge(sprites, size, steps).state_dict(), file)
     judge = Judge()
-    judge(torch.zeros(2, 4, 3, size, size))  # so that the lazy layer knows its width
+    judge(torch.zeros(2, LOOK, 3, size, size))  # so that the lazy layer knows its width
     judge.load_state_dict(load_file(file))
     return judge.eval()

@@ -29,11 +29,20 @@ class Card:
     size: tuple[int, int]  # width, height in pixels
     any_size: bool = False  # or any multiple of `space`
     fps: float
+    levels: int | None = None  # the most noise levels it can tell apart, where there is a limit
     partitions: int
     lookahead: str
     eta: float
     guidance: float
     scale: int = 1  # each pixel shown as scale x scale
+
+    def check_levels(self, levels: int) -> None:
+        """Raises BadInput for more levels than the model can tell apart."""
+        if self.levels is not None and levels > self.levels:
+            raise BadInput(
+                f"{levels} noise levels are more than {self.name} can tell apart; with a window of {self.window} "
+                f"it takes at most {self.levels // self.window} partitions"
+            )
 
     def check_size(self, size: tuple[int, int]) -> None:
         """Raises BadInput for a (width, height) that the model cannot make."""
@@ -61,6 +70,7 @@ MODELS: Mapping[str, Card] = {
             space=8,
             size=(64, 64),
             fps=10,
+            levels=999,
             partitions=4,
             lookahead="last",
             eta=1.0,

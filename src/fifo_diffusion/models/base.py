@@ -13,8 +13,6 @@ import torch
 from fifo_diffusion.protocols import Cond, Decoder, Denoiser
 from fifo_diffusion.schedule import NoiseSchedule
 
-Words = dict[str, list[str]]  # each with the closest words that would have been understood
-
 
 class Model(ABC):
     """A loaded model.  Letters: P prompts, C latent channels, H W latent height and width."""
@@ -39,6 +37,11 @@ class Model(ABC):
     def decoder(self) -> Decoder:
         """Latents to pixels; a new one for each stream, since it may hold frames back."""
 
-    def unknown_words(self, prompt: str) -> Words:
-        """The words of a prompt that the text encoder cannot know."""
-        return {}
+    def remarks(self, prompt: str) -> list[str]:
+        """What of a prompt the text encoder cannot hear, a sentence each."""
+        return []
+
+    @property
+    def weights(self) -> str:
+        """What tells these weights from others: a hash of the files, or nothing where there are none."""
+        return ""

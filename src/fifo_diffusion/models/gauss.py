@@ -79,7 +79,8 @@ class GaussianVideo:
 
 
 class Gauss(Model):
-    """The Gaussian video as a model to run: three latent channels shown as red, green and blue.  It hears no text."""
+    """The Gaussian video as a model to run: three latent channels shown as red, green and blue.  It hears no text,
+    and always computes in float32."""
 
     channels = 3
 

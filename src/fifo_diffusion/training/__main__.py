@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from fifo_diffusion.errors import FifoError
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.model import WEIGHTS
 from fifo_diffusion.training import autoencoder, diffusion
@@ -41,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m fifo_diffusion.training", description=__doc__.split("\n\n")[0])
     parser.add_argument("--folder", type=Path, required=True, help="where checkpoints and the log go")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--compile", action="store_true", help="compile the video network; needs a C++ compiler")
     parser.add_argument("--export", type=Path, default=WEIGHTS, help="where the finished weights go")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -54,14 +56,17 @@ def main() -> None:
                 log.write(text + "\n")
                 log.flush()
 
-    sprites = load_sprites(fetch(folder / "art"), recipe.sprite)
+    try:
+        sprites = load_sprites(fetch(folder / "art"), recipe.size)
+    except FifoError as error:
+        parser.error(str(error))
     if not (folder / "autoencoder.safetensors").exists():
         report(autoencoder.train(recipe, sprites, folder))
     if not (folder / "clips.safetensors").exists():
         net = Autoencoder(recipe.channels)
         net.load_state_dict(load_file(folder / "autoencoder.safetensors"))
         report(diffusion.encode_clips(World(sprites, recipe.size), net.eval(), recipe, folder))
-    report(diffusion.train(recipe, folder))
+    report(diffusion.train(recipe, folder, compiled=arguments.compile))
     if not (folder / "polished.safetensors").exists():
         report(autoencoder.polish(recipe, sprites, folder))
     export(recipe, folder, arguments.export)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from fifo_diffusion.decode import to_pixels
+from fifo_diffusion.decode import psnr, to_frames, to_pixels
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.training.recipe import Recipe
 from fifo_diffusion.world.art import Sprites
@@ -26,13 +25,11 @@ def _pictures(world: World, count: int, seed: int) -> Frames:
     return np.stack([next(world.frames(world.draw_caption(rng), rng)) for _ in range(count)])
 
 
-def psnr(net: Autoencoder, frames: Frames) -> float:
-    """Peak signal to noise in dB over 8-bit pictures, the mean of the squared error taken over all of them."""
+def _quality(net: Autoencoder, frames: Frames) -> float:
+    """PSNR in dB of what is left of the frames."""
     with torch.no_grad():
-        x = to_pixels(frames)
-        y = torch.cat([net.decode(net.encode(part)) for part in torch.split(x, 64)])
-        error = ((y.clamp(-1, 1) - x) / 2).square().mean().item()
-    return -10 * math.log10(error)
+        parts = torch.split(to_pixels(frames), 64)
+        return psnr(np.concatenate([to_frames(net.decode(net.encode(part))) for part in parts]), frames)
 
 
 def train(recipe: Recipe, sprites: Sprites, out: Path) -> Iterator[str]:
@@ -73,7 +70,7 @@ def _cycle(
     trained = [p for p in net.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=top, betas=(0.9, 0.98), weight_decay=0.01)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, top, total_steps=steps, pct_start=0.1)
-    rng = np.random.default_rng([recipe.seed, steps])
+    rng = np.random.default_rng([recipe.seed, *name.encode()])  # each cycle its own pictures
     for step in range(1, steps + 1):
         x = to_pixels(pictures.seen[rng.integers(0, len(pictures.seen), recipe.autoencoder_batch)])
         z = net.encoder(x.to(memory_format=torch.channels_last))
@@ -89,4 +86,4 @@ def _cycle(
         if step % 50 == 0:
             yield f"{name} step {step} loss {loss.item():.4f}"
         if step % 300 == 0 or step == steps:
-            yield f"{name} step {step} held-out PSNR {psnr(net, pictures.held_out):.2f} dB"
+            yield f"{name} step {step} held-out PSNR {_quality(net, pictures.held_out):.2f} dB"

@@ -10,7 +10,6 @@ class Recipe:
     """Two steps: a picture autoencoder, then a video network on its latents."""
 
     size: int = 64
-    sprite: int = 30  # the subject's side in pixels
     channels: int = 12
     frames: int = 16
     seed: int = 0

@@ -19,6 +19,8 @@ from fifo_diffusion.errors import BadInput
 
 PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
 
+SIDE = 30 / 64  # of a subject, in sides of the picture
+
 Pixels = NDArray[np.float32]
 Sprites = Mapping[tuple[str, str], Pixels]  # (subject, colour) -> (side, side, 4), premultiplied RGBA
 
@@ -79,8 +81,9 @@ def fetch(folder: Path) -> Path:
     return pictures
 
 
-def load_sprites(pictures: Path, side: int) -> dict[tuple[str, str], Pixels]:
-    """(subject, colour) -> (side, side, 4) premultiplied RGBA in [0, 1]."""
+def load_sprites(pictures: Path, size: int) -> dict[tuple[str, str], Pixels]:
+    """(subject, colour) -> (side, side, 4) premultiplied RGBA in [0, 1], for scenes of size x size pixels."""
+    side = round(SIDE * size)
     out: dict[tuple[str, str], Pixels] = {}
     for name, subject in SUBJECTS.items():
         with Image.open(pictures / subject.file) as picture:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from fifo_diffusion.decode import PerFrame
 from fifo_diffusion.errors import ModelError
-from fifo_diffusion.models.base import Model, Words
+from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.text import TextEncoder
 from fifo_diffusion.models.embedded.transformer import VideoTransformer
@@ -31,14 +33,13 @@ class Embedded(Model):
         """Raises ModelError, naming the file, when weights are missing, damaged or of another shape."""
         try:
             config = json.loads((folder / "config.json").read_text())
-        except (OSError, ValueError) as error:
+            self.channels, self.timesteps, vocabulary = (config[k] for k in ("channels", "timesteps", "vocabulary"))
+        except (OSError, ValueError, KeyError) as error:
             raise ModelError(
                 f"the embedded model's {folder / 'config.json'} cannot be read ({error}); reinstall fifo-diffusion"
             ) from error
-        self.device, self.dtype = device, dtype
-        self.channels = config["channels"]
-        self.timesteps = config["timesteps"]
-        self._text = _filled(TextEncoder(config["vocabulary"]), folder / "text.safetensors").to(device)
+        self.device, self.dtype, self._folder = device, dtype, folder
+        self._text = _filled(TextEncoder(vocabulary), folder / "text.safetensors").to(device)
         self._video = _filled(VideoTransformer(self.channels), folder / "transformer.safetensors").to(device, dtype)
         self._pictures = _filled(Autoencoder(self.channels), folder / "autoencoder.safetensors").to(device)
 
@@ -67,8 +68,13 @@ class Embedded(Model):
         """(B, 3, 8H, 8W) in [-1, 1] -> (B, C, H, W)"""
         return self._pictures.encode(pixels)
 
-    def unknown_words(self, prompt: str) -> Words:
-        return self._text.unknown(prompt)
+    def remarks(self, prompt: str) -> list[str]:
+        return self._text.remarks(prompt)
+
+    @cached_property
+    def weights(self) -> str:
+        files = sorted(self._folder.glob("*.safetensors"))
+        return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def load(device: torch.device, dtype: torch.dtype) -> Embedded:

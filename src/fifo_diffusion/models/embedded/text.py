@@ -38,8 +38,8 @@ FILLERS = frozenset(
 
 
 def words(prompt: str) -> list[str]:
-    """Lower-case words, without punctuation."""
-    return re.findall(r"[a-z]+", prompt.lower())
+    """Lower-case words of any script, without punctuation."""
+    return re.findall(r"[^\W_]+", prompt.lower())
 
 
 class TextEncoder(nn.Module):
@@ -72,10 +72,17 @@ class TextEncoder(nn.Module):
         out: Tensor = self.norm(x[:, 0])
         return out
 
-    def unknown(self, prompt: str) -> dict[str, list[str]]:
-        """Each word it does not know, with the closest known ones."""
-        return {
-            word: get_close_matches(word, self.vocabulary, n=3, cutoff=0.6)
-            for word in dict.fromkeys(words(prompt))
-            if word not in self._index and word not in FILLERS
-        }
+    def remarks(self, prompt: str) -> list[str]:
+        """What of a prompt is not heard, a sentence each: words it does not know, words past the end."""
+        said = []
+        for word in dict.fromkeys(words(prompt)):
+            if word not in self._index and word not in FILLERS:
+                close = get_close_matches(word, self.vocabulary, n=3, cutoff=0.6)
+                nearest = f"; the closest words it knows: {', '.join(close)}" if close else ""
+                said.append(f"the model does not know the word {word!r} and leaves it out{nearest}")
+        known = [word for word in words(prompt) if word in self._index]
+        if prompt.strip() and not known:
+            said.append("the model knows no word of the prompt and shows whatever it likes")
+        if len(known) >= self.longest:
+            said.append(f"the prompt is long; the model hears its first {self.longest - 1} known words")
+        return said

@@ -1,0 +1,37 @@
+"""What the documents show runs, and what they name exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("document", ["docs/engine.md"])
+def test_the_python_of_a_document_runs(document: str) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, document, "exec"), {"__name__": document})
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/engine.md", "docs/start.md", "docs/log.md"])
+def test_the_files_that_documents_name_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    named = re.findall(r"\]\(((?!http)[^)#]+)\)", text)
+    named = [str((ROOT / document).parent / path) for path in named]
+    named += [str(ROOT / path) for path in re.findall(r"\b((?:benchmarks|tests)/\w+\.py)", text)]
+    assert [path for path in named if not Path(path).exists()] == []
+
+
+def test_the_readme_lists_every_room() -> None:
+    tree = (ROOT / "README.md").read_text().split("## The house")[1]
+    rooms = {path.name for path in (ROOT / "src/fifo_diffusion").iterdir() if not path.name.startswith("_")}
+    assert {room for room in rooms if room not in tree} <= {"py.typed"}
+
+
+def test_ci_and_the_readme_give_the_same_test_command() -> None:
+    (line,) = re.findall(r"python -m venv .*pytest\n", (ROOT / "README.md").read_text())
+    install = line.split("&&")[1].strip().removeprefix(".venv/bin/")
+    assert install in (ROOT / ".ci/run").read_text().replace('"$VENV/bin/pip"', "pip")
