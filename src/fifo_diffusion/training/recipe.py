@@ -22,8 +22,8 @@ class Recipe:
 
     clips: int = 8_000  # distinct clips, encoded once
     batch: int = 32
-    steps: int = 3_200
-    cooldown: int = 800  # the last steps, over which the rate falls to zero
+    steps: int = 2_300
+    cooldown: int = 700  # the last steps, over which the rate falls to zero
     muon_rate: float = 0.015
     adam_rate: float = 1.5e-3
     unconditional: float = 0.1  # share of clips trained without text, for classifier-free guidance
