@@ -34,12 +34,12 @@ def test_each_frame_may_hear_its_own_text(embedded: Embedded) -> None:
         torch.randn(1, 12, 16, 8, 8, generator=torch.Generator().manual_seed(0)),
         torch.full((1, 16), 900.0),
     )
-    text = embedded.embed(["a red balloon over the ocean", "a green car over a city at night"])["text"]
-    one = denoise(z, t, {"text": text[:1]})
-    same = denoise(z, t, {"text": text[None, :1].expand(1, 16, -1)})
-    torch.testing.assert_close(one, same, rtol=1e-4, atol=1e-5)
-    mixed = text[[0] * 8 + [1] * 8][None]
-    change = (denoise(z, t, {"text": mixed}) - one).square().mean(dim=(0, 1, 3, 4))
+    cond = embedded.embed(["a red balloon over the ocean", "a green car over a city at night"])
+    one = denoise(z, t, {name: value[:1] for name, value in cond.items()})
+    same = denoise(z, t, {name: value[[0] * 16][None] for name, value in cond.items()})
+    torch.testing.assert_close(one, same, rtol=1e-4, atol=1e-4)
+    mixed = denoise(z, t, {name: value[[0] * 8 + [1] * 8][None] for name, value in cond.items()})
+    change = (mixed - one).square().mean(dim=(0, 1, 3, 4))
     assert change[8:].min() > change[:8].max()
 
 
@@ -62,7 +62,10 @@ def test_words_left_out_and_too_long_prompts_are_still_heard() -> None:
     tokens = net.tokens(["red zebra balloon", "red balloon", "", "red " * 100])
     assert torch.equal(tokens[0], tokens[1])
     assert tokens.shape == (4, net.longest)
-    assert net(tokens).isfinite().all()
+    text, states, heard = net(tokens)
+    assert text.isfinite().all()
+    assert states.shape == (4, net.longest, 12)
+    assert heard.sum(dim=1).tolist() == [3, 3, 1, net.longest]
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ MODELS: Mapping[str, Card] = {
             partitions=4,
             lookahead="last",
             eta=1.0,
-            guidance=2.0,
+            guidance=4.0,
             scale=4,
         ),
         Card(

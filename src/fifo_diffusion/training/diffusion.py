@@ -54,9 +54,9 @@ def velocity_loss(nets: EmbeddedNetworks, x: Tensor, tokens: Tensor, t: Tensor, 
     """Mean squared error of the velocity alpha * noise - sigma * x0 (arXiv:2202.00512), one value a clip; t (B,)"""
     kept = cosine(TIMESTEPS)[t].float().view(-1, 1, 1, 1, 1)
     alpha, sigma = kept.sqrt(), (1 - kept).sqrt()
-    guess: Tensor = nets.video(
-        alpha * x + sigma * noise, t[:, None].expand(-1, x.shape[2]).float(), nets.text(tokens)[:, None]
-    )
+    text, words, heard = (said[:, None] for said in nets.text(tokens))
+    times = t[:, None].expand(-1, x.shape[2]).float()
+    guess: Tensor = nets.video(alpha * x + sigma * noise, times, text, words, heard)
     return (guess - (alpha * noise - sigma * x)).square().mean(dim=(1, 2, 3, 4))
 
 
@@ -95,7 +95,10 @@ def train(recipe: Recipe, out: Path, save_every: int = 100, compiled: bool = Fal
         said = ["" if rng.random() < recipe.unconditional else say(captions[i], rng) for i in picked]
         x = latents[torch.from_numpy(picked)].float()
         # Timesteps spread evenly over the batch: less noise in the loss than independent draws.
-        t = ((torch.arange(recipe.batch) + torch.rand(recipe.batch)) / recipe.batch * TIMESTEPS).long()
+        spread = (torch.arange(recipe.batch) + torch.rand(recipe.batch)) / recipe.batch
+        low, rest = recipe.noisy / TIMESTEPS, 1 - recipe.noisy_share
+        spread = torch.where(spread < rest, spread / rest, low + (spread - rest) / recipe.noisy_share * (1 - low))
+        t = (spread * TIMESTEPS).long()
         loss = velocity_loss(nets, x, nets.text.tokens(said), t, torch.randn_like(x)).mean()
         for optimiser in optimisers:
             optimiser.zero_grad()

@@ -51,14 +51,17 @@ class Embedded(Model):
         return self._denoise
 
     def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
-        """cond["text"] is (B, D), or (B, F, D) where each frame hears its own."""
-        text = cond["text"] if cond["text"].ndim == 3 else cond["text"][:, None]
-        velocity: Tensor = self._video(z.to(self.dtype), t, text.to(self.dtype))
+        """cond["text"] is (B, D), or (B, F, D) where each frame hears its own; so are its words and their mask."""
+        text, words, heard = cond["text"].to(self.dtype), cond["words"].to(self.dtype), cond["heard"]
+        if text.ndim == 2:
+            text, words, heard = text[:, None], words[:, None], heard[:, None]
+        velocity: Tensor = self._video(z.to(self.dtype), t, text, words, heard)
         return velocity.to(z.dtype)
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Cond:
-        return {"text": self._text(self._text.tokens(prompts))}
+        text, words, heard = self._text(self._text.tokens(prompts))
+        return {"text": text, "words": words, "heard": heard}
 
     def decoder(self) -> PerFrame:
         return PerFrame(self._pictures.decode)

@@ -43,7 +43,7 @@ def words(prompt: str) -> list[str]:
 
 
 class TextEncoder(nn.Module):
-    """Prompts -> (B, width), one vector each.  Token 0 is the sentence itself, token 1 padding."""
+    """Prompts -> a vector for each and one for each of its words.  Token 0 is the sentence itself, token 1 padding."""
 
     def __init__(self, vocabulary: Sequence[str], width: int = 192, longest: int = 24) -> None:
         super().__init__()
@@ -65,12 +65,12 @@ class TextEncoder(nn.Module):
             rows.append(row + [1] * (self.longest - len(row)))
         return torch.tensor(rows, device=self.position.device)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, longest) -> (B, width)"""
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, L) -> the sentence (B, width), its words (B, L, width), and which of them are there (B, L)"""
+        heard = tokens != 1
         x = self.embedding(tokens) + self.position
-        x = self.layers(x, src_key_padding_mask=tokens == 1)
-        out: Tensor = self.norm(x[:, 0])
-        return out
+        x = self.norm(self.layers(x, src_key_padding_mask=~heard))
+        return x[:, 0], x, heard
 
     def remarks(self, prompt: str) -> list[str]:
         """What of a prompt is not heard, a sentence each: words it does not know, words past the end."""

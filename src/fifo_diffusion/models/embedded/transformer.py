@@ -3,7 +3,8 @@
 Attention runs over space and time together (a window is only 256 tokens), so something that moves across
 the picture is one hop away.  Positions are rotary (arXiv:2104.09864) along time, height and width, so the
 network knows distances and not places in the window.  Timestep and text modulate each frame on its own
-(adaLN-zero, arXiv:2212.09748), so every frame may be at another noise level and hear another prompt.
+(adaLN-zero, arXiv:2212.09748), and each frame reads words of its own, so every frame may be at another noise level
+and hear another prompt.
 
 Letters: B streams, C latent channels, F frames, H W latent size, D width, N tokens of a window.
 """
@@ -34,10 +35,35 @@ class _Attention(nn.Module):
         return out
 
 
+class _Reading(nn.Module):
+    """Attention from the video's tokens to the words; each frame may have words of its own."""
+
+    def __init__(self, width: int, heads: int, text: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width, bias=False)
+        self.kv = nn.Linear(text, 2 * width, bias=False)
+        self.q_norm, self.k_norm = nn.RMSNorm(width // heads), nn.RMSNorm(width // heads)
+        self.out = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor, words: Tensor, heard: Tensor) -> Tensor:
+        """x (B, F, T, D), words (B, G, L, text), heard (B, G, L); G is 1, or F where each frame has its own."""
+        b, f, t, d = x.shape
+        g, n, h = words.shape[1], words.shape[2], self.heads
+        q = self.q(x).view(b * g, f // g * t, h, d // h).transpose(1, 2)
+        k, v = self.kv(words).view(b * g, n, 2, h, d // h).permute(2, 0, 3, 1, 4)
+        mask = heard.reshape(b * g, 1, 1, n)
+        read = scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v, attn_mask=mask)
+        out: Tensor = self.out(read.transpose(1, 2).reshape(b, f, t, d))
+        return out
+
+
 class _Block(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, text: int) -> None:
         super().__init__()
         self.attention = _Attention(width, heads)
+        self.reading = _Reading(width, heads, text)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False)
         self.norm2 = nn.LayerNorm(width, elementwise_affine=False)
@@ -45,12 +71,13 @@ class _Block(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, hint: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, hint: Tensor, words: Tensor, heard: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """x (B, F, T, D) with T tokens a frame; hint (B, F, D)"""
         b, f, t, d = x.shape
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(hint)[:, :, None].chunk(6, dim=-1)
         y = self.norm1(x) * (1 + scale1) + shift1
         x = x + gate1 * self.attention(y.view(b, f * t, d), cos, sin).view(b, f, t, d)
+        x = x + self.reading(self.norm1(x), words, heard)
         out: Tensor = x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
         return out
 
@@ -72,7 +99,7 @@ class VideoTransformer(nn.Module):
         self.enter = nn.Linear(channels * patch**2, width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.text = nn.Linear(text, width)
-        self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(_Block(width, heads, text) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
         self.leave = nn.Linear(width, channels * patch**2)
@@ -80,8 +107,11 @@ class VideoTransformer(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, z: Tensor, t: Tensor, text: Tensor) -> Tensor:
-        """z (B, C, F, H, W), t (B, F) timesteps in [0, 1000), text (B, F, text width) -> like z"""
+    def forward(self, z: Tensor, t: Tensor, text: Tensor, words: Tensor, heard: Tensor) -> Tensor:
+        """z (B, C, F, H, W), t (B, F) timesteps in [0, 1000) -> like z
+
+        text (B, G, D), words (B, G, L, D), heard (B, G, L): see `TextEncoder`; G is 1, or F for a text a frame.
+        """
         b, c, f, h, w = z.shape
         p = self.patch
         x = z.view(b, c, f, h // p, p, w // p, p).permute(0, 2, 3, 5, 1, 4, 6).reshape(b, f, -1, c * p * p)
@@ -90,7 +120,7 @@ class VideoTransformer(nn.Module):
         cos, sin = _rotary(f, h // p, w // p, self.head, z.device)
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         for block in self.blocks:
-            x = block(x, hint, cos, sin)
+            x = block(x, hint, words, heard, cos, sin)
         shift, scale = self.modulation(hint)[:, :, None].chunk(2, dim=-1)
         out: Tensor = self.leave(self.norm(x) * (1 + scale) + shift)
         out = out.view(b, f, h // p, w // p, c, p, p).permute(0, 4, 1, 2, 5, 3, 6)
