@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument(
         "--weights", type=Path, default=WEIGHTS, help="the weights to judge (default: the shipped ones)"
     )
-    parser.add_argument("--clips", type=int, default=96, help="base clips to sample")
+    parser.add_argument("--clips", type=int, default=64, help="base clips to sample")
     parser.add_argument("--guidance", type=float, default=own.guidance)
     parser.add_argument("--steps", type=int, default=own.window * own.partitions)
     parser.add_argument("--eta", type=float, default=own.eta)
