@@ -74,6 +74,7 @@ def generate(
     prompt: Annotated[str | None, typer.Argument(help="What the video shows.", show_default=False)] = None,
     output: Annotated[str | None, _option(_OUTPUT, "--output", "-o")] = None,
     model: Annotated[str | None, _option("One of `fifo models` (default: embedded).", "--model", "-m")] = None,
+    weights: Annotated[str | None, _option("Hub id, folder or file to load instead of the model's own.")] = None,
     sidecar: Annotated[
         Path | None, _option("Make the video of this .json again; other flags change it.", "--from")
     ] = None,
@@ -108,10 +109,10 @@ def generate(
     from fifo_diffusion.sidecar import again, read
 
     said: dict[str, Any] = {
-        "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "frames": frames, "seed": seed,
-        "size": None if size is None else _size(size), "fps": fps, "partitions": partitions, "lookahead": lookahead,
-        "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start, "device": device,
-        "dtype": dtype, "batch": batch,
+        "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "weights": weights, "frames": frames,
+        "seed": seed, "size": None if size is None else _size(size), "fps": fps, "partitions": partitions,
+        "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
+        "device": device, "dtype": dtype, "batch": batch,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}
     if seconds is not None and frames is not None:

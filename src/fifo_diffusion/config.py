@@ -23,6 +23,7 @@ class Run(BaseModel):
     prompt: str
     negative_prompt: str = ""
     model: str = "embedded"
+    weights: str | None = None  # a Hub id, a folder or a file; None: the model's own
     frames: Annotated[int, Field(ge=0)] | None = None  # 0: without end
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None

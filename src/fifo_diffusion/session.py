@@ -48,6 +48,7 @@ def resolve(run: Run) -> Decided:
     card, device = models.card(run.model), choose_device(run.device)
     said = run.model_dump(exclude_none=True)
     defaults = {
+        "weights": card.weights,
         "frames": max(1, round(10 * (run.fps or card.fps))),
         "size": card.size,
         "fps": card.fps,
@@ -59,6 +60,7 @@ def resolve(run: Run) -> Decided:
     here = {"device": str(device), "dtype": choose_dtype(run.dtype, device)}
     plan = _plan(run.model, said.get("partitions", card.partitions), said.get("lookahead", card.lookahead))
     decided = Decided.of({**defaults, "batch": len(plan.windows), **said, **here})
+    card.check_weights(decided.weights)
     card.check_size(decided.size)
     card.check_levels(plan.levels)
     if decided.solver == "2m" and decided.eta != 0:
@@ -81,8 +83,9 @@ class Session:
     @cached_property
     def model(self) -> Model:
         """Raises ModelError when the weights cannot be used."""
+        run = self.run
         self.watch("loading", 0, 1)
-        return models.load(self.run.model, torch.device(self.run.device), getattr(torch, self.run.dtype))
+        return models.load(run.model, torch.device(run.device), getattr(torch, run.dtype), run.weights)
 
     def _denoiser(self, schedule: NoiseSchedule) -> Denoiser:
         return self.meter.around("network", Guided(self.model.denoiser(schedule), self.run.guidance))

@@ -23,9 +23,12 @@ class Card:
     name: str
     summary: str
     needs: str
-    loader: str  # "module:function" of (device, dtype) -> Model
+    loader: str  # "module:function" of (device, dtype, weights) -> Model
+    weights: str | None = None  # where they are published (a Hub id); None: in the package, or there are none
+    other_weights: bool = True  # whether `--weights` may name others
     window: int  # latent frames the network was trained on: f in the paper
     space: int  # pixels per latent, each way
+    frames_per_latent: int = 1  # of the decoder; a video's first latent is one frame all the same
     size: tuple[int, int]  # width, height in pixels
     any_size: bool = False  # or any multiple of `space`
     fps: float
@@ -35,6 +38,11 @@ class Card:
     eta: float
     guidance: float
     scale: int = 1  # each pixel shown as scale x scale
+
+    def check_weights(self, weights: str | None) -> None:
+        """Raises BadInput for weights given to a model that has none."""
+        if weights is not None and not self.other_weights:
+            raise BadInput(f"{self.name} has no weights, so --weights {weights} cannot be used; leave it out")
 
     def check_levels(self, levels: int) -> None:
         """Raises BadInput for more levels than the model can tell apart."""
@@ -82,6 +90,7 @@ MODELS: Mapping[str, Card] = {
             summary="exact Gaussian video, no weights and no pictures: the instrument the method is tested with",
             needs="nothing more",
             loader="fifo_diffusion.models.gauss:load",
+            other_weights=False,
             window=16,
             space=1,
             size=(64, 64),
@@ -106,8 +115,14 @@ def card(name: str) -> Card:
     raise BadInput(f"model {name!r} is unknown; the models are {', '.join(MODELS)}{hint}")
 
 
-def load(name: str, device: torch.device, dtype: torch.dtype) -> Model:
-    """Load a model's networks onto a device.  Raises BadInput (unknown name), ModelError (weights)."""
-    module, function = card(name).loader.split(":")
-    model: Model = getattr(import_module(module), function)(device, dtype)
+def load(name: str, device: torch.device, dtype: torch.dtype, weights: str | None = None) -> Model:
+    """Load a model's networks onto a device.
+
+    weights: a Hub id, a folder or a file of another set of weights than the card names.
+    Raises BadInput (unknown name, weights where there are none), ModelError (weights that cannot be used).
+    """
+    chosen = card(name)
+    chosen.check_weights(weights)
+    module, function = chosen.loader.split(":")
+    model: Model = getattr(import_module(module), function)(device, dtype, weights or chosen.weights)
     return model

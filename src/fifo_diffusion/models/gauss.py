@@ -100,5 +100,5 @@ class Gauss(Model):
         return PerFrame(lambda latents: latents / 3)  # three deviations fill the range
 
 
-def load(device: torch.device, dtype: torch.dtype) -> Gauss:
+def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Gauss:
     return Gauss(device, dtype)

@@ -212,7 +212,7 @@ SCENES: Mapping[str, Scene] = {
     "city": Scene(
         ("a city at night", "a night city", "the city at night"),
         sky=((18, 16, 52), (84, 56, 120)),
-        puff=(104, 84, 150),
+        puff=(128, 106, 176),
         draw=_city,
     ),
     "ocean": Scene(
@@ -224,7 +224,7 @@ SCENES: Mapping[str, Scene] = {
     "space": Scene(
         ("the moon in space", "outer space", "space"),
         sky=((6, 6, 22), (26, 16, 54)),
-        puff=(84, 60, 128),
+        puff=(112, 84, 164),
         draw=_space,
     ),
 }
@@ -248,12 +248,18 @@ def build(name: str, size: int, seed: int) -> tuple[Pixels, tuple[Layer, ...]]:
 
 
 def _puffs(colour: Colour, size: int, rng: np.random.Generator) -> Layer:
-    """Soft little clouds close to the camera: what a rising or sinking subject passes."""
+    """Soft little clouds close to the camera: what a rising or sinking subject passes.
+
+    Ten to a tile of two pictures by two, spread so that every view holds a few: with five strewn at random a view
+    could be empty, and then nothing told up from down.
+    """
     side = 2 * size * FINE
     y, x = np.mgrid[:side, :side] / (size * FINE)
     alpha = np.zeros((side, side))
-    for row in range(5):
-        cx, cy = rng.uniform(0, 2), row / 2.5 + rng.uniform(-0.1, 0.1)
+    for place in range(10):
+        row, column = divmod(place, 2)
+        cx = column + (row % 2) / 2 + rng.uniform(-0.3, 0.3)
+        cy = row / 2.5 + rng.uniform(-0.1, 0.1)
         for dx, dy, r in ((0, 0, 0.085), (-0.1, 0.025, 0.06), (0.1, 0.025, 0.065)):
             ax, ay = (x - cx - dx + 1) % 2 - 1, (y - cy - dy + 1) % 2 - 1
             alpha = np.maximum(alpha, np.clip((r - np.hypot(ax, ay * 1.4)) / 0.03, 0, 1))

@@ -36,7 +36,8 @@ class Embedded(Model):
             self.channels, self.timesteps, vocabulary = (config[k] for k in ("channels", "timesteps", "vocabulary"))
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(
-                f"the embedded model's {folder / 'config.json'} cannot be read ({error}); reinstall fifo-diffusion"
+                f"the embedded model's {folder / 'config.json'} cannot be read ({error}); reinstall fifo-diffusion, "
+                "or give --weights a folder that the training exported"
             ) from error
         self.device, self.dtype, self._folder = device, dtype, folder
         self._text = _filled(TextEncoder(vocabulary), folder / "text.safetensors").to(device)
@@ -80,8 +81,9 @@ class Embedded(Model):
         return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
-def load(device: torch.device, dtype: torch.dtype) -> Embedded:
-    return Embedded(WEIGHTS, device, dtype)
+def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:
+    """weights: a folder that `python -m fifo_diffusion.training --export` wrote; None for those in the package."""
+    return Embedded(WEIGHTS if weights is None else Path(weights), device, dtype)
 
 
 Net = TypeVar("Net", bound=nn.Module)

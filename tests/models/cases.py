@@ -1,0 +1,42 @@
+"""What the contract needs to know of each model: how its files are made at tiny size, and what the published network
+would have said.
+
+Each family writes its cases in a module of its own, `tiny_<family>.py`, and is listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from fifo_diffusion.models.base import Model
+from fifo_diffusion.protocols import Cond
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model at the size the contract runs it at.
+
+    make: writes tiny files, in the layout the authors publish, into a folder and returns what `--weights` would
+        be given; None for a model that ships in the package.
+    published: (model, z, t (B,), cond) -> what the published network answers when the whole clip has one time.
+    apart: inside it, no frame of the model's network hears another, so that each frame can be compared with the
+        published network at that frame's time.
+    """
+
+    name: str
+    side: int  # latent height and width that the contract uses
+    make: Callable[[Path], str] | None = None
+    published: Callable[[Model, Tensor, Tensor, Cond], Tensor] | None = None
+    apart: Callable[[Model], AbstractContextManager[object]] | None = None
+    trained: bool = False  # the weights say something, so that what it denoises must come nearer the truth
+
+
+CASES = [
+    Case("embedded", side=8, trained=True),
+    Case("gauss", side=8, trained=True),
+]
