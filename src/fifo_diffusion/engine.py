@@ -136,6 +136,7 @@ class Engine:
                 state.queue[:, :, w.read],
                 time[:, w.read],
                 self.condition(range(first + w.read.start, first + w.read.stop)),
+                w.kept,
             )
             for w in self._windows(state)
         ]

@@ -18,7 +18,7 @@ class Serial:
 
     def __call__(self, calls: Sequence[Call], /) -> list[Tensor]:
         """Each answer is (B, C, F, H, W)."""
-        return [self.denoise(*call) for call in calls]
+        return [self.denoise(call.z, call.t, call.cond) for call in calls]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Batched:
         """Each answer is (B, C, F, H, W)."""
         out: list[Tensor] = []
         for i in range(0, len(calls), self.limit):
-            zs, ts, conds = zip(*calls[i : i + self.limit], strict=True)
+            zs, ts, conds, _ = zip(*calls[i : i + self.limit], strict=True)
             cond = {name: torch.cat([c[name] for c in conds]) for name in conds[0]}
             out += self.denoise(torch.cat(zs), torch.cat(ts), cond).chunk(len(zs))
         return out

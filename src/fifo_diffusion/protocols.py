@@ -21,6 +21,7 @@ class Call(NamedTuple):
     z: Tensor  # (B, C, F, H, W)
     t: Tensor  # (B, F) every frame at its own time, float32 or float64
     cond: Cond
+    kept: slice = slice(None)  # the frames of the window whose answer will be used
 
 
 class Denoiser(Protocol):
