@@ -31,6 +31,7 @@ class Stream(Iterator[Frame]):
 
     def __init__(self, session: Session) -> None:
         self._session, self._frames = session, session.frames()
+        self._prompts = session.prompts
         self.frame = 0
 
     def __next__(self) -> Frame:
@@ -52,9 +53,7 @@ class Stream(Iterator[Frame]):
         That is `at`, or the first frame that nothing of the old prompt has gone into yet: the queue's length ahead.
         Raises BadInput for an earlier `at`, naming the first possible one.  See `config.Cue` for the rest.
         """
-        reaches = self._session.prompts.say(
-            prompt, at=at, negative_prompt=negative_prompt, guidance=guidance, blend=blend
-        )
+        reaches = self._prompts.say(prompt, at=at, negative_prompt=negative_prompt, guidance=guidance, blend=blend)
         for text in (prompt, negative_prompt or ""):
             for remark in self._session.model.remarks(text):
                 warnings.warn(remark, stacklevel=2)

@@ -54,8 +54,8 @@ def read(path: Path, fps: float, blend: int = 0) -> list[Cue]:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" at line {mark.line + 1}"
         raise BadInput(
-            f"the script {path} is not YAML{where}; it is a list of entries such as '- {{at: 12s, prompt: a blue whale}}', "
-            "and a prompt with a colon or a comma stands in quotes"
+            f"the script {path} is not YAML{where}; it lists entries such as '- {{at: 12s, prompt: a blue whale}}', "
+            "with quotes around a prompt that has a colon or a comma"
         ) from error
     if not isinstance(entries, list) or not entries:
         raise BadInput(f"the script {path} is not a list; each entry begins with '- at: ' and has a prompt")
@@ -80,12 +80,14 @@ def table(cues: Sequence[Cue], prompt: str | None) -> dict[str, Any]:
             f"the first prompt, {cues[0].prompt!r}, is at frame {cues[0].at}; the first must be at 0, "
             "since a video shows something from its first frame on"
         )
-    return {"prompt": prompt or cues[0].prompt, "cues": tuple(cues)}
+    return {"prompt": cues[0].prompt if prompt is None else prompt, "cues": tuple(cues)}
 
 
 def _cue(entry: object, fps: float, blend: int) -> Cue:
     if not isinstance(entry, Mapping):
-        raise BadInput(f"it is {entry!r}; it must have at least at and prompt, such as {{at: 12s, prompt: a blue whale}}")
+        raise BadInput(
+            f"it is {entry!r}; it must have at least at and prompt, such as {{at: 12s, prompt: a blue whale}}"
+        )
     for key in entry:
         if key not in _KEYS:
             raise BadInput(f"{key!r} is unknown; an entry has {', '.join(_KEYS)}")

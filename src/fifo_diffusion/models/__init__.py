@@ -87,7 +87,7 @@ MODELS: Mapping[str, Card] = {
         ),
         Card(
             name="gauss",
-            summary="exact Gaussian video, no weights, no pictures; a prompt that is a number is its mean: a test instrument",
+            summary="exact Gaussian video to test the method with: no weights, no pictures; hears a number, its mean",
             needs="nothing more",
             loader="fifo_diffusion.models.gauss:load",
             other_weights=False,
