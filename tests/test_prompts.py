@@ -275,8 +275,7 @@ def test_a_state_that_is_taken_up_again_hears_nothing_late() -> None:
     *_, (_, state) = islice(first.engine.iterations(first.start()), 7)
     heard = first.prompts.first_free
     second = Session(run)
-    latents = second.latents(state)
-    next(latents)
+    second.latents(state)
     assert second.prompts.say("1") >= heard
 
 

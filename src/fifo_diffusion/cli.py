@@ -97,7 +97,10 @@ def generate(
     script: Annotated[Path | None, _story("YAML list of {at, prompt, negative, guidance, blend}.")] = None,
     blend: Annotated[str | None, _story("Frames (10) or seconds (1s) over which prompts change (default: 0).")] = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Take new prompts from stdin, a line each.", rich_help_panel="Story")
+        bool,
+        typer.Option(
+            "--live", help="Take new prompts from stdin, a line each; --frames is then 0.", rich_help_panel="Story"
+        ),
     ] = False,
     partitions: Annotated[
         int | None, _method("Windows the queue is cut into: more is slower and finer.", "--partitions", "-n")
@@ -207,7 +210,7 @@ def _hear(session: Session, progress: Progress, blend: int) -> None:
                         _reached(text, prompts.say(text, blend=blend), session.run.frames, progress)
                         for remark in session.model.remarks(text):
                             progress.warn(remark)
-                except BadInput as error:
+                except FifoError as error:
                     progress.note(f"[bold red]error:[/] {escape(str(error))}")
 
     Thread(target=listen, name="prompts", daemon=True).start()

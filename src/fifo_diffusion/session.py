@@ -149,7 +149,10 @@ class Session:
 
     def latents(self, state: State) -> Iterator[Tensor]:
         """Chunks (1, C, k, H, W) without end; the run-in is made and left out, and told to `watch`."""
-        self.prompts.begin(self.engine.entered(state))
+        self.prompts.begin(self.engine.entered(state))  # at once, not with the first chunk
+        return self._latents(state)
+
+    def _latents(self, state: State) -> Iterator[Tensor]:
         hidden = self.engine.hidden(state)
         for done, (frames, _) in enumerate(self.meter.each("iteration", self.engine.iterations(state)), 1):
             if frames.shape[2]:
