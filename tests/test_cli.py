@@ -84,7 +84,8 @@ def test_seconds_and_a_name_from_the_prompt(tmp_path: Path) -> None:
         (["generate", "--prompt", "9: b"], "the first must be at 0"),
         (["generate", "a", "--prompt", "9: b", "--prompt", "8: c"], "'c' is at frame 8 and comes after 'b'"),
         (["generate", "a", "--script", "none.yaml", "--prompt", "9: b"], "both --prompt and --script"),
-        (["generate", "a", "--blend", "slow"], "'slow' is no time"),
+        (["generate", "a", "--blend", "slow", "--live"], "'slow' is no time"),
+        (["generate", "a", "--prompt", "2s: b", "--fps", "nan"], "fps is nan"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: list[str], says: str) -> None:

@@ -141,12 +141,15 @@ def generate(
         if crf is None and Path(output or ".mp4").suffix in (".mp4", ".webm"):
             crf = before.crf
     from fifo_diffusion import script as scripts
+    from fifo_diffusion.config import Run
     from fifo_diffusion.models import card
 
-    pace = said.get("fps") or card(said.get("model", "embedded")).fps
+    pace = Run.of({"prompt": "-", "fps": said.get("fps")}).fps or card(said.get("model", "embedded")).fps
     over = 0 if blend is None else scripts.frames(blend, pace)
     if prompts and script is not None:
         raise BadInput("both --prompt and --script were given; put all prompts into the script, or none")
+    if blend is not None and not (prompts or script or live):
+        raise BadInput(f"--blend {blend} has no prompts to go between; give --prompt, --script or --live with it")
     if prompts or script is not None:
         cues = scripts.read(script, pace, over) if script is not None else scripts.spoken(prompts or [], pace, over)
         first = said.get("prompt") if prompt is not None or cues[0].at > 0 else None  # or the one of --from
@@ -159,9 +162,6 @@ def generate(
         said["frames"] = max(1, round(seconds * pace))
     elif live and frames is None:
         said["frames"] = 0
-
-    from fifo_diffusion.config import Run
-
     run = Run.of(said)
     output = output or _free_name(run.prompt)
 
