@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fifo_diffusion.sinks import read_frames
 
@@ -77,6 +81,11 @@ def test_seconds_and_a_name_from_the_prompt(tmp_path: Path) -> None:
         (["generate", "a", "--seconds", "inf"], "--frames 0"),
         (["generate", "a", "--scale", "0"], "Scale 0"),
         (["generate", "a", "--eta", "0.5", "--solver", "2m"], "2m"),
+        (["generate", "--prompt", "9: b"], "the first must be at 0"),
+        (["generate", "a", "--prompt", "9: b", "--prompt", "8: c"], "'c' is at frame 8 and comes after 'b'"),
+        (["generate", "a", "--script", "none.yaml", "--prompt", "9: b"], "both --prompt and --script"),
+        (["generate", "a", "--blend", "slow", "--live"], "'slow' is no time"),
+        (["generate", "a", "--prompt", "2s: b", "--fps", "nan"], "fps is nan"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: list[str], says: str) -> None:
@@ -112,6 +121,47 @@ def test_an_interrupt_leaves_a_whole_video(tmp_path: Path, how: signal.Signals) 
     assert b"Traceback" not in said
     written = json.loads((tmp_path / "a.mp4.json").read_text())["frames_written"]
     assert len(list(read_frames(tmp_path / "a.mp4"))) == written > 10
+
+
+def brightness(frames: Iterable[NDArray[np.uint8]]) -> list[float]:
+    return [float(frame.mean()) for frame in frames]
+
+
+def test_a_story_from_a_script_or_from_flags_is_the_same_video(tmp_path: Path) -> None:
+    """The exact model hears a number, the mean of what it shows, so the frame that a prompt reaches can be seen."""
+    (tmp_path / "story.yaml").write_text("- {at: 0, prompt: '-2'}\n- {at: 1s, prompt: '2'}\n- {at: 15, prompt: '-2'}\n")
+    common = [*SMALL, "--frames", "20", "--blend", "0"]
+    one = fifo("generate", "--script", "story.yaml", *common, "-o", "a.mp4", cwd=tmp_path)
+    assert one.returncode == 0, one.stderr.decode()
+    # a prompt that begins with a minus would be taken for a flag
+    flags = ["--prompt", "0: -2", "--prompt", "10: 2", "--prompt", "1.5s: -2"]
+    two = fifo("generate", *flags, *common, "-o", "b.mp4", cwd=tmp_path)
+    assert two.returncode == 0, two.stderr.decode()
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.mp4.json", "b.mp4.json"))
+    assert first["run"] == second["run"]
+    assert first["frames_sha256"] == second["frames_sha256"]
+    shown = brightness(read_frames(tmp_path / "a.mp4"))
+    assert [value > 128 for value in shown] == [False] * 10 + [True] * 5 + [False] * 5
+
+
+def test_live_prompts_come_from_stdin_and_the_video_goes_on_without_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fifo_diffusion", "generate", "-", "--live", *SMALL, "--frames", "400"]
+    done = subprocess.run(
+        [*command, "-o", "a.mp4"],
+        cwd=tmp_path,
+        input=b"2\n\n  \nnothing like it\n",
+        capture_output=True,
+        timeout=240,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    said = done.stderr.decode()
+    reached = re.findall(r"(2|nothing like it) reaches the screen at frame (\d+)", said)
+    assert [prompt for prompt, _ in reached] == ["2", "nothing like it"]
+    cues = json.loads((tmp_path / "a.mp4.json").read_text())["run"]["cues"]
+    assert str(cues[-1]["at"]) == reached[-1][1]
+    again = fifo("generate", "--from", "a.mp4.json", "-o", "b.mp4", cwd=tmp_path)
+    assert b"identical to the first, bit for bit" in again.stderr
 
 
 def test_models_and_doctor(tmp_path: Path) -> None:

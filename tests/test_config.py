@@ -2,13 +2,21 @@
 
 import pytest
 
-from fifo_diffusion.config import Run
+from fifo_diffusion.config import Cue, Run
 from fifo_diffusion.errors import BadInput
 
 
 def test_json_there_and_back() -> None:
     run = Run.of({"prompt": "a red balloon", "seed": 7, "size": (64, 64), "eta": 0.5})
     assert Run.model_validate_json(run.model_dump_json()) == run
+
+
+def test_a_table_of_prompts_begins_with_the_prompt() -> None:
+    cues = [{"at": 9, "prompt": "a whale", "blend": 3}, Cue(at=12, prompt="a crab", guidance=2)]
+    run = Run.of({"prompt": "a balloon", "cues": cues})
+    assert [(c.at, c.prompt) for c in run.cues] == [(0, "a balloon"), (9, "a whale"), (12, "a crab")]
+    assert Run.model_validate_json(run.model_dump_json()) == run
+    assert Run.of({"prompt": "a balloon"}).table == (Cue(at=0, prompt="a balloon"),)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +31,16 @@ def test_json_there_and_back() -> None:
         ({"prompt": "a", "frames": -1}, "frames is -1"),
         ({"prompt": "a", "lookahead": "half"}, "'off', 'last' or 'middle'"),
         ({"prompt": "a", "dtype": "float8"}, "'float32'"),
+        ({"prompt": "a", "cues": [{"at": 0, "prompt": "b"}]}, "it is 'a' and 'b' at frame 0"),
+        (
+            {"prompt": "a", "cues": [{"at": 9, "prompt": "b"}, {"at": 9, "prompt": "c"}]},
+            "'c' is at frame 9 and comes after 'b'",
+        ),
+        ({"prompt": "a", "cues": [{"at": 9, "prompt": "b"}, {"at": 12, "prompt": " "}]}, "cue 2: prompt: it is empty"),
+        ({"prompt": "a", "cues": [{"at": 9, "prompt": "b", "blend": -1}]}, "cue 1: blend is -1"),
+        ({"prompt": "a", "cues": [{"at": 9, "prompt": "b", "guidance": 51}]}, "cue 1: guidance is 51"),
+        ({"prompt": "a", "cues": [{"at": 9, "prompt": "b", "colour": 1}]}, "the settings are at, prompt"),
+        ({"prompt": "a", "cues": [{"prompt": "b"}]}, "cue 1: at is missing; every cue needs one"),
     ],
 )
 def test_refusals_are_one_sentence(settings: dict[str, object], says: str) -> None:

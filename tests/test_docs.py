@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from fifo_diffusion import script
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -16,7 +18,14 @@ def test_the_python_of_a_document_runs(document: str) -> None:
         exec(compile(block, document, "exec"), {"__name__": document})
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/engine.md", "docs/start.md", "docs/log.md"])
+def test_the_story_of_the_page_is_one(tmp_path: Path) -> None:
+    (story,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/prompts.md").read_text(), flags=re.DOTALL)
+    (tmp_path / "story.yaml").write_text(story)
+    cues = script.read(tmp_path / "story.yaml", fps=10)
+    assert [(cue.at, cue.blend, cue.guidance) for cue in cues] == [(0, 0, None), (120, 10, None), (240, 0, 6)]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/engine.md", "docs/start.md", "docs/prompts.md", "docs/log.md"])
 def test_the_files_that_documents_name_exist(document: str) -> None:
     text = (ROOT / document).read_text()
     named = re.findall(r"\]\(((?!http)[^)#]+)\)", text)

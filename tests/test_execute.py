@@ -42,7 +42,7 @@ class Recorder:
 
     def __call__(self, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
         self.batches.append(len(z))
-        return z + t[:, None, :, None, None] + cond["mean"].view(-1, 1, 1, 1, 1)
+        return z + t[:, None, :, None, None] + cond["mean"].view(len(z), 1, -1, 1, 1)
 
 
 def calls(count: int, streams: int = 2) -> Sequence[Call]:
@@ -63,6 +63,17 @@ def test_each_window_hears_its_own_conditions_and_the_limit_holds() -> None:
         got = Batched(net, limit)(calls(7))
         assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
         assert net.batches == batches
+
+
+def test_windows_whose_frames_hear_different_texts_are_a_batch_of_their_own() -> None:
+    mixed = [
+        call if i not in (2, 5) else call._replace(cond={"mean": 100.0 * i + torch.arange(6.0).view(2, 3)})
+        for i, call in enumerate(calls(7))
+    ]
+    net = Recorder()
+    got = Batched(net, 4)(mixed)
+    assert all(torch.equal(a, b) for a, b in zip(got, Serial(Recorder())(mixed), strict=True))
+    assert net.batches == [8, 2, 4]
 
 
 def test_no_calls_need_no_network() -> None:

@@ -3,7 +3,7 @@
     5  cli  server
     4  session  evaluate  training  progress  doctor
     3  models  decode  sinks  prompts  guidance  execute  ranks
-    2  engine  baseclip  sidecar
+    2  engine  baseclip  sidecar  script
     1  schedule  windows  noise  config  world  devices  meter
     0  protocols  errors  version
 
@@ -28,7 +28,7 @@ ROOT = Path(fifo_diffusion.__path__[0])
 FLOORS = [
     {"protocols", "errors", "version"},
     {"schedule", "windows", "noise", "config", "world", "devices", "meter"},
-    {"engine", "baseclip", "sidecar"},
+    {"engine", "baseclip", "sidecar", "script"},
     {"models", "decode", "sinks", "prompts", "guidance", "execute", "ranks"},
     {"session", "evaluate", "training", "progress", "doctor"},
     {"cli", "server"},

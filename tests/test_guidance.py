@@ -50,6 +50,19 @@ def test_scale_1_is_the_network_at_one_call() -> None:
     assert net.batches == [2]
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_scale_for_each_stream_or_each_frame_takes_the_place_of_the_one(batched: bool) -> None:
+    for scales in (torch.tensor([[0.5], [3.0]]), torch.tensor([[0.5, 1.0, 2.0], [1.0, 1.0, 1.0]])):
+        net = Linear()
+        got = Guided(net, 9.0, batched)(Z, T, {**COND, "guidance": scales})
+        each = (U[:, None] + scales * (C - U)[:, None]).expand(2, 3).view(2, 1, 3, 1, 1)
+        torch.testing.assert_close(got, Z * T[:, None, :, None, None] + each)
+    net = Linear()
+    got = Guided(net, 9.0)(Z, T, {**COND, "guidance": torch.ones(2, 3)})
+    assert torch.equal(got, Guided(Linear(), 1.0)(Z, T, COND))
+    assert net.batches == [2]  # off everywhere, so one evaluation
+
+
 def test_nothing_to_guide_away_from_is_refused() -> None:
     with pytest.raises(BadInput, match="negative_x beside its x"):
         Guided(Linear(), 2.0)(Z, T, {"text": COND["text"], "fps": COND["fps"]})

@@ -17,8 +17,8 @@ from fifo_diffusion.errors import BadInput, DeviceError, FifoError, ModelError, 
 from fifo_diffusion.version import __version__
 
 if TYPE_CHECKING:
-    from fifo_diffusion.api import generate, stream
-    from fifo_diffusion.config import Run
+    from fifo_diffusion.api import Stream, generate, stream
+    from fifo_diffusion.config import Cue, Run
     from fifo_diffusion.engine import Engine, State
     from fifo_diffusion.execute import Batched, Serial
     from fifo_diffusion.guidance import Guided
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from fifo_diffusion.windows import Plan
 
 _LAZY = {
+    "Stream": "api",
     "generate": "api",
     "stream": "api",
+    "Cue": "config",
     "Run": "config",
     "Engine": "engine",
     "State": "engine",
@@ -43,6 +45,7 @@ _LAZY = {
 __all__ = [
     "BadInput",
     "Batched",
+    "Cue",
     "DeviceError",
     "Engine",
     "FifoError",
@@ -56,6 +59,7 @@ __all__ = [
     "SeededNoise",
     "Serial",
     "State",
+    "Stream",
     "__version__",
     "generate",
     "stream",

@@ -1,4 +1,4 @@
-"""The Python interface: `stream` yields frames, `generate` writes a video with its sidecar."""
+"""The Python interface: `stream` yields frames and takes new prompts, `generate` writes a video with its sidecar."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fifo_diffusion import sidecar
-from fifo_diffusion.config import Run
+from fifo_diffusion.config import Decided, Run
 from fifo_diffusion.errors import OutputError
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.models import card
@@ -26,15 +26,57 @@ from fifo_diffusion.version import __version__
 Warn = Callable[[str], None]
 
 
-def stream(prompt: str, **settings: Any) -> Iterator[Frame]:
-    """Frames (height, width, 3) uint8 as they are made.
+class Stream(Iterator[Frame]):
+    """Frames (height, width, 3) uint8 as they are made.  `frame` is the number made so far."""
 
-    settings: those of `config.Run` (model, seed, frames, guidance, ...); frames=0, the default here, never ends.
+    def __init__(self, session: Session) -> None:
+        self._session, self._frames = session, session.frames()
+        self._prompts = session.prompts
+        self.frame = 0
+
+    def __next__(self) -> Frame:
+        frame = next(self._frames)
+        self.frame += 1
+        return frame
+
+    def say(
+        self,
+        prompt: str,
+        *,
+        at: int | None = None,
+        negative_prompt: str | None = None,
+        guidance: float | None = None,
+        blend: int = 0,
+    ) -> int:
+        """Change the prompt, from any thread; returns the number of the frame that the new one reaches the screen at.
+
+        That is `at`, or the first frame that nothing of the old prompt has gone into yet: the queue's length ahead.
+        Raises BadInput for an earlier `at`, naming the first possible one.  See `config.Cue` for the rest.
+        """
+        reaches = self._prompts.say(prompt, at=at, negative_prompt=negative_prompt, guidance=guidance, blend=blend)
+        for text in (prompt, negative_prompt or ""):
+            for remark in self._session.model.remarks(text):
+                warnings.warn(remark, stacklevel=2)
+        return reaches
+
+    def described(self) -> Decided:
+        """The run with all that was said so far; `stream(**run.model_dump())` gives the same frames again."""
+        return self._session.described()
+
+    def close(self) -> None:
+        """No more frames.  Call it from the thread that takes them."""
+        self._frames.close()
+
+
+def stream(prompt: str, **settings: Any) -> Stream:
+    """Frames (height, width, 3) uint8 as they are made; `say` on what is returned changes the prompt meanwhile.
+
+    settings: those of `config.Run` (model, seed, frames, guidance, cues, ...); frames=0, the default here, never ends.
     Raises BadInput at once for settings that are not allowed, NotFinite when the network breaks down.
     """
     session = Session(resolve(Run.of({"frames": 0, **settings, "prompt": prompt})))
     tell_unheard(session, partial(warnings.warn, stacklevel=3))
-    return session.frames()
+    return Stream(session)
 
 
 def generate(prompt: str, output: str, *, scale: int | None = None, crf: int | None = None, **settings: Any) -> Sidecar:
@@ -55,8 +97,12 @@ def make(
     crf: int | None = None,
     watch: Watch = unwatched,
     warn: Warn = warnings.warn,
+    ready: Callable[[Session], None] | None = None,
 ) -> Sidecar:
-    """`generate` for a run that is already described.  Ctrl-C finishes the file, then goes on up."""
+    """`generate` for a run that is already described.  Ctrl-C finishes the file, then goes on up.
+
+    ready: given the session before its first frame, so that another thread may say prompts to it.
+    """
     began = time.perf_counter()
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
@@ -69,7 +115,7 @@ def make(
     def record() -> Sidecar:
         made = Sidecar(
             fifo_diffusion=__version__,
-            run=full,
+            run=session.described(),
             scale=scale,
             crf=crf,
             machine=machine(full.device),
@@ -85,6 +131,8 @@ def make(
             sidecar.write(made, beside)
         return made
 
+    if ready is not None:
+        ready(session)
     try:
         with open_sink(output, fps=full.fps, size=full.size, scale=scale, crf=crf, metadata=metadata) as sink:
             try:
@@ -105,10 +153,14 @@ def make(
 
 
 def tell_unheard(session: Session, warn: Warn) -> None:
-    """Say what of the prompts the model cannot hear."""
-    for prompt in (session.run.prompt, session.run.negative_prompt):
-        for remark in session.model.remarks(prompt):
-            warn(remark)
+    """Say what of the prompts the model cannot hear, and which come too late."""
+    run = session.run
+    said = [run.prompt, run.negative_prompt, *(text for c in run.cues for text in (c.prompt, c.negative_prompt or ""))]
+    for remark in dict.fromkeys(remark for prompt in dict.fromkeys(said) for remark in session.model.remarks(prompt)):
+        warn(remark)
+    for cue in run.cues:
+        if 0 < run.frames <= cue.at:
+            warn(f"the video ends at frame {run.frames}, before {cue.prompt!r} at frame {cue.at} is seen")
 
 
 def machine(device: str) -> dict[str, str | int]:

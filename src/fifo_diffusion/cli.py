@@ -5,12 +5,14 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import signal
 import sys
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +23,8 @@ from fifo_diffusion.errors import BadInput, FifoError
 from fifo_diffusion.version import __version__
 
 if TYPE_CHECKING:
+    from fifo_diffusion.progress import Progress
+    from fifo_diffusion.session import Session
     from fifo_diffusion.sidecar import Sidecar
 
 app = typer.Typer(
@@ -64,7 +68,7 @@ def _option(says: str, *flags: str, panel: str | None = None) -> Any:
     return typer.Option(*flags, help=says, show_default=False, rich_help_panel=panel)
 
 
-_video, _method, _machine = (partial(_option, panel=name) for name in ("Video", "Method", "Machine"))
+_video, _story, _method, _machine = (partial(_option, panel=name) for name in ("Video", "Story", "Method", "Machine"))
 _OUTPUT = "name.mp4, .webm, .gif or .webp, a folder/ for PNGs, or - for raw RGB on stdout (default: after the prompt)."
 _LOOKAHEAD = "off, last (the paper's lookahead) or middle (keeps each window's middle)."
 
@@ -87,6 +91,17 @@ def generate(
     fps: Annotated[float | None, _video("Frames a second of the file.")] = None,
     scale: Annotated[int | None, _video("Show each pixel this many times larger.")] = None,
     crf: Annotated[int | None, _video("Encoder quality of mp4 and webm; lower is better and larger.")] = None,
+    prompts: Annotated[
+        list[str] | None, _story("'120: a blue whale' or '4.5s: ...': from that frame or second on.", "--prompt")
+    ] = None,
+    script: Annotated[Path | None, _story("YAML list of {at, prompt, negative, guidance, blend}.")] = None,
+    blend: Annotated[str | None, _story("Frames (10) or seconds (1s) over which prompts change (default: 0).")] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Take new prompts from stdin, a line each; --frames is then 0.", rich_help_panel="Story"
+        ),
+    ] = False,
     partitions: Annotated[
         int | None, _method("Windows the queue is cut into: more is slower and finer.", "--partitions", "-n")
     ] = None,
@@ -125,17 +140,29 @@ def generate(
         scale = before.scale if scale is None else scale
         if crf is None and Path(output or ".mp4").suffix in (".mp4", ".webm"):
             crf = before.crf
-    if "prompt" not in said:
-        raise BadInput(
-            "no prompt was given; say what the video shows in quotes after `fifo generate`, or give --from a sidecar"
-        )
-
+    from fifo_diffusion import script as scripts
     from fifo_diffusion.config import Run
     from fifo_diffusion.models import card
 
-    run = Run.of(said)
+    pace = Run.of({"prompt": "-", "fps": said.get("fps")}).fps or card(said.get("model", "embedded")).fps
+    over = 0 if blend is None else scripts.frames(blend, pace)
+    if prompts and script is not None:
+        raise BadInput("both --prompt and --script were given; put all prompts into the script, or none")
+    if blend is not None and not (prompts or script or live):
+        raise BadInput(f"--blend {blend} has no prompts to go between; give --prompt, --script or --live with it")
+    if prompts or script is not None:
+        cues = scripts.read(script, pace, over) if script is not None else scripts.spoken(prompts or [], pace, over)
+        first = said.get("prompt") if prompt is not None or cues[0].at > 0 else None  # or the one of --from
+        said |= scripts.table(cues, first)
+    if "prompt" not in said:
+        raise BadInput(
+            "no prompt was given; say what the video shows in quotes after `fifo generate`, or give --script or --from"
+        )
     if seconds is not None:
-        run = Run.of({**said, "frames": max(1, round(seconds * (run.fps or card(run.model).fps)))})
+        said["frames"] = max(1, round(seconds * pace))
+    elif live and frames is None:
+        said["frames"] = 0
+    run = Run.of(said)
     output = output or _free_name(run.prompt)
 
     from fifo_diffusion import api
@@ -143,10 +170,16 @@ def generate(
 
     for stop in (signal.SIGINT, signal.SIGTERM):  # a service manager's SIGTERM is an interrupt like any other
         signal.signal(stop, _stop)
-    progress = Progress(console, quiet)
+    if live and sys.stdin is None:
+        raise BadInput("--live reads prompts from stdin, which is closed; leave stdin open or leave --live out")
+    typing = live and sys.stdin.isatty()
+    progress = Progress(console, quiet or typing)  # a line that redraws itself would take what is typed with it
+    if typing:
+        progress.note("type a prompt and press Enter to change what the video shows; Ctrl-C ends it")
+    hear = partial(_hear, progress=progress, blend=over) if live else None
     try:
         with progress:
-            made = api.make(run, output, scale=scale, crf=crf, watch=progress, warn=progress.warn)
+            made = api.make(run, output, scale=scale, crf=crf, watch=progress, warn=progress.warn, ready=hear)
     except KeyboardInterrupt:
         kept = (
             f"{escape(output)} is whole and holds {progress.frames} frames" if progress.frames else "no frame was made"
@@ -162,6 +195,32 @@ def _stop(number: int, frame: object) -> None:
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
     raise KeyboardInterrupt
+
+
+def _hear(session: Session, progress: Progress, blend: int) -> None:
+    """Say each line of stdin to the session, from a thread of its own that ends with stdin or with the program."""
+    prompts = session.prompts  # made here, so that both threads have the same
+
+    def listen() -> None:
+        with io.FileIO(0, closefd=False) as lines:  # a reader with a lock of its own could not be left behind at exit
+            for line in lines:
+                text = line.decode(errors="replace").strip()
+                try:
+                    if text:
+                        _reached(text, prompts.say(text, blend=blend), session.run.frames, progress)
+                        for remark in session.model.remarks(text):
+                            progress.warn(remark)
+                except FifoError as error:
+                    progress.note(f"[bold red]error:[/] {escape(str(error))}")
+
+    Thread(target=listen, name="prompts", daemon=True).start()
+
+
+def _reached(prompt: str, frame: int, frames: int, progress: Progress) -> None:
+    seconds = progress.seconds_until(frame)
+    when = "" if seconds is None else f" (in about {max(seconds, 0):.0f} s)"
+    late = f", after the last one, {frames - 1}" if 0 < frames <= frame else ""
+    progress.note(f"[green]{escape(prompt)}[/] reaches the screen at frame {frame}{when}{late}")
 
 
 @app.command()

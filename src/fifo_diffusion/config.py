@@ -6,21 +6,57 @@ Knows no model: what is left None is the model's own default, decided by `sessio
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from fifo_diffusion.errors import BadInput
 
 Lookahead = Literal["off", "last", "middle"]
 
 
-class Run(BaseModel):
-    """Everything that decides a video's pixels, and on what it is computed."""
+def _says_something(prompt: str) -> str:
+    if not prompt.strip():
+        raise ValueError(
+            "it is empty; say what the video shows, e.g. 'a red balloon drifting right over snowy mountains'"
+        )
+    return prompt
+
+
+Prompt = Annotated[str, AfterValidator(_says_something)]
+Guidance = Annotated[float, Field(ge=0, le=50)]
+
+
+class _Settings(BaseModel):
+    """Named values that are checked as they are given and never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    prompt: str
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """Raises BadInput, in one sentence, for an unknown setting or a value that is not allowed."""
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            raise BadInput(_sentence(error, cls)) from None
+
+
+class Cue(_Settings):
+    """What a video shows from one of its frames on."""
+
+    at: Annotated[int, Field(ge=0)]  # the first frame that hears it
+    prompt: Prompt
+    negative_prompt: str | None = None  # None: the run's
+    guidance: Guidance | None = None  # None: the run's
+    blend: Annotated[int, Field(ge=0)] = 0  # frames from `at` on that hear a mixture of the one before and this one
+
+
+class Run(_Settings):
+    """Everything that decides a video's pixels, and on what it is computed."""
+
+    prompt: Prompt
+    cues: tuple[Cue, ...] = ()  # by frame, where the prompt changes: the first is at 0 and says `prompt`
     negative_prompt: str = ""
     model: str = "embedded"
     weights: str | None = None  # a Hub id, a folder or a file; None: the model's own
@@ -34,27 +70,34 @@ class Run(BaseModel):
     levels: Literal["even", "paper"] = "even"
     start: Literal["clip", "noise"] = "clip"
     eta: Annotated[float, Field(ge=0, le=1)] | None = None
-    guidance: Annotated[float, Field(ge=0, le=50)] | None = None
+    guidance: Guidance | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
-    @field_validator("prompt")
+    @field_validator("cues")
     @classmethod
-    def _says_something(cls, prompt: str) -> str:
-        if not prompt.strip():
-            raise ValueError(
-                "it is empty; say what the video shows, e.g. 'a red balloon drifting right over snowy mountains'"
-            )
-        return prompt
+    def _a_table(cls, cues: tuple[Cue, ...], info: ValidationInfo) -> tuple[Cue, ...]:
+        """Sorted, and from frame 0 on: where only changes were given, the prompt stands before them."""
+        if not cues or "prompt" not in info.data:
+            return cues
+        prompt = info.data["prompt"]
+        if cues[0].at > 0:
+            cues = (Cue(at=0, prompt=prompt), *cues)
+        elif cues[0].prompt != prompt:
+            raise ValueError(f"it is {prompt!r} and {cues[0].prompt!r} at frame 0; give one of them")
+        for one, next_ in pairwise(cues):
+            if next_.at <= one.at:
+                raise ValueError(
+                    f"it is not in order: {next_.prompt!r} is at frame {next_.at} and comes after {one.prompt!r} "
+                    f"at frame {one.at}; give them by rising frames, each a frame of its own"
+                )
+        return cues
 
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Self:
-        """Raises BadInput, in one sentence, for an unknown setting or a value that is not allowed."""
-        try:
-            return cls(**settings)
-        except ValidationError as error:
-            raise BadInput(_sentence(error)) from None
+    @property
+    def table(self) -> tuple[Cue, ...]:
+        """The cues; of a run with one prompt that prompt, at frame 0."""
+        return self.cues or (Cue(at=0, prompt=self.prompt),)
 
 
 class Decided(Run):
@@ -66,19 +109,23 @@ class Decided(Run):
     partitions: Annotated[int, Field(ge=1, le=64)]
     lookahead: Lookahead
     eta: Annotated[float, Field(ge=0, le=1)]
-    guidance: Annotated[float, Field(ge=0, le=50)]
+    guidance: Guidance
     batch: Annotated[int, Field(ge=1)]
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, kind: type[_Settings]) -> str:
     first = error.errors(include_url=False)[0]
+    where = ""
+    if len(first["loc"]) > 1 and first["loc"][0] == "cues":
+        kind, where = Cue, f"cue {int(first['loc'][1]) + 1}: "
+        first["loc"] = first["loc"][2:]
     name = str(first["loc"][0]) if first["loc"] else "the settings"
     if first["type"] == "extra_forbidden":
-        return f"setting {name!r} is unknown; the settings are {', '.join(Run.model_fields)}"
+        return f"{where}setting {name!r} is unknown; the settings are {', '.join(kind.model_fields)}"
     if first["type"] == "missing":
-        return f"{name} is missing; every run needs one"
+        return f"{where}{name} is missing; every {kind.__name__.lower()} needs one"
     message = first["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if message.startswith("it is"):
-        return f"{name}: {message}"
-    return f"{name} is {first['input']!r}; {message.replace('input should be', 'it must be')}"
+        return f"{where}{name}: {message}"
+    return f"{where}{name} is {first['input']!r}; {message.replace('input should be', 'it must be')}"

@@ -170,7 +170,7 @@ class Engine:
             return queue[:, :, :0], State(state.iteration, queue, past, self._ramp(state.ramp - 1))
         frames = queue[:, :, context : context + k]
         self._check(frames, state.iteration * k)
-        tail = self._draw(self._first(state.iteration) + plan.length, [plan.levels] * k, frames)
+        tail = self._draw(self.entered(state), [plan.levels] * k, frames)
         queue = torch.cat([queue[:, :, k:], tail], dim=2)
         if past is not None:  # what enters has no past; level K's is never looked at
             past = torch.cat([past[:, :, k:], torch.zeros_like(past[:, :, :k])], dim=2)
@@ -197,6 +197,10 @@ class Engine:
     def hidden(self, state: State) -> int:
         """How many iterations pass before a frame comes off that is to be seen."""
         return max(state.ramp - int(self.plan.level[0]) if state.ramp else 0, -state.iteration, 0)
+
+    def entered(self, state: State) -> int:
+        """The number of the first frame that is not in the queue yet."""
+        return self._first(state.iteration) + self.plan.length
 
     def _first(self, iteration: int) -> int:
         """The frame number at place 0."""

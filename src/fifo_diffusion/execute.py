@@ -25,7 +25,8 @@ class Serial:
 class Batched:
     """Up to `limit` windows as one batch: the most of one large device.  `limit` bounds the memory.
 
-    All calls must hear conditions of the same names and shapes.  Raises BadInput for a limit below 1.
+    Only calls that hear conditions of the same names and shapes share a batch: where a prompt changes, windows whose
+    frames hear different texts are a batch of their own.  Raises BadInput for a limit below 1.
     """
 
     denoise: Denoiser
@@ -37,9 +38,15 @@ class Batched:
 
     def __call__(self, calls: Sequence[Call], /) -> list[Tensor]:
         """Each answer is (B, C, F, H, W)."""
-        out: list[Tensor] = []
-        for i in range(0, len(calls), self.limit):
-            zs, ts, conds, _ = zip(*calls[i : i + self.limit], strict=True)
-            cond = {name: torch.cat([c[name] for c in conds]) for name in conds[0]}
-            out += self.denoise(torch.cat(zs), torch.cat(ts), cond).chunk(len(zs))
-        return out
+        alike: dict[object, list[int]] = {}
+        for i, call in enumerate(calls):
+            alike.setdefault(frozenset((name, c.shape[1:]) for name, c in call.cond.items()), []).append(i)
+        out: dict[int, Tensor] = {}
+        for places in alike.values():
+            for first in range(0, len(places), self.limit):
+                some = places[first : first + self.limit]
+                zs, ts, conds, _ = zip(*(calls[i] for i in some), strict=True)
+                cond = {name: torch.cat([c[name] for c in conds]) for name in conds[0]}
+                answers = self.denoise(torch.cat(zs), torch.cat(ts), cond).chunk(len(some))
+                out.update(zip(some, answers, strict=True))
+        return [out[i] for i in range(len(calls))]

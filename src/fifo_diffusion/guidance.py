@@ -6,10 +6,7 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.protocols import Cond, Denoiser
-
-NEGATIVE = "negative_"
-"""Prefix of the conditions that the unconditional side hears in place of the ones they are named for."""
+from fifo_diffusion.protocols import GUIDANCE, NEGATIVE, Cond, Denoiser
 
 
 @dataclass(frozen=True)
@@ -18,6 +15,8 @@ class Guided:
 
     Scale 1 is the network itself: one evaluation, negatives ignored.  Otherwise both sides are one batch
     of 2B, or two calls of B with `batched` off (half the memory; or texts of different lengths).
+    A condition `guidance`, (B, 1) or (B, F), is the scale of each stream, or of each frame, instead; the network
+    does not hear it.
     """
 
     denoise: Denoiser
@@ -28,13 +27,17 @@ class Guided:
         """(B, C, F, H, W), (B, F) -> (B, C, F, H, W).  Raises BadInput when there is nothing to guide away
         from.
         """
-        positive = {name: c for name, c in cond.items() if not name.startswith(NEGATIVE)}
-        if self.scale == 1:
+        scale: Tensor | float = self.scale
+        if GUIDANCE in cond:
+            scales = cond[GUIDANCE]
+            scale = 1 if bool((scales == 1).all()) else scales.to(z)[:, None, :, None, None]
+        positive = {name: c for name, c in cond.items() if not name.startswith(NEGATIVE) and name != GUIDANCE}
+        if isinstance(scale, float | int) and scale == 1:
             return self.denoise(z, t, positive)
         instead = {name.removeprefix(NEGATIVE): c for name, c in cond.items() if name.startswith(NEGATIVE)}
         if not instead or not instead.keys() <= positive.keys():
             raise BadInput(
-                f"guidance of scale {self.scale} got the conditions {sorted(cond)}; it needs at least one "
+                f"guidance other than 1 got the conditions {sorted(cond)}; it needs at least one "
                 f"{NEGATIVE}x beside its x (or scale 1, which needs none)"
             )
         negative = {**positive, **instead}
@@ -43,4 +46,4 @@ class Guided:
             c, u = self.denoise(torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
         else:
             c, u = self.denoise(z, t, positive), self.denoise(z, t, negative)
-        return u + self.scale * (c - u)
+        return u + scale * (c - u)

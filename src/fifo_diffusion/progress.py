@@ -27,6 +27,7 @@ class Progress:
         self._bar = Bar(*columns, console=console, disable=quiet, refresh_per_second=4, transient=True)
         self._console = console
         self.frames = 0  # that have come out so far
+        self._speed = 0.0  # frames a second
         self._task = self._bar.add_task("loading", total=None, counts="")
         self._stage, self._since, self._first = "loading", time.monotonic(), 0
 
@@ -36,9 +37,9 @@ class Progress:
             self._stage, self._since, self._first = stage, now, done
             self._bar.remove_task(self._task)  # a task cannot lose the total it once had
             self._task = self._bar.add_task(stage, total=total or None, counts="")
-        if stage == "streaming":
-            self.frames = done
         speed = (done - self._first) / max(now - self._since, 1e-9)
+        if stage == "streaming":
+            self.frames, self._speed = done, speed
         parts = [f"{done}/{total}" if total else str(done)]
         if speed:
             parts.append(f"{speed:.1f} frames/s" if stage == "streaming" else f"{speed:.1f}/s")
@@ -47,9 +48,17 @@ class Progress:
         parts.append(f"peak {peak_memory() // 2**20} MB")
         self._bar.update(self._task, completed=done, counts="  ".join(parts))
 
+    def seconds_until(self, frame: int) -> float | None:
+        """About when this frame comes out; None while the pace is not known."""
+        return (frame + 1 - self.frames) / self._speed if self._speed else None
+
     def warn(self, text: str) -> None:
         """A line above the bar; said even when quiet."""
-        self._console.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+        self.note(f"[yellow]warning:[/] {escape(text)}")
+
+    def note(self, markup: str) -> None:
+        """A line above the bar."""
+        self._console.print(markup, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._bar.start()

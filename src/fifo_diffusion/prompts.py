@@ -1,10 +1,26 @@
-"""Which text each frame number hears, as data: encoded once, looked up by frame."""
+"""Which text each frame number hears, as data: encoded once, looked up by frame.
+
+A frame hears the same text in every call from the day it enters the queue, so a video is a function of its table of
+cues and not of when they were said.  Letters: B streams, F frames of one window.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from threading import Lock
+from typing import NamedTuple, TypeVar
 
-from fifo_diffusion.protocols import Cond
+import torch
+from torch import Tensor
+
+from fifo_diffusion.config import Cue
+from fifo_diffusion.errors import BadInput
+from fifo_diffusion.protocols import GUIDANCE, NEGATIVE, Cond
+
+KEPT = 128  # texts, and mixtures of texts, that are remembered: about as many as a queue can hear at once
 
 
 @dataclass(frozen=True)
@@ -19,4 +35,172 @@ class OnePrompt:
 
     def __call__(self, frames: range, /) -> Cond:
         """Cond of a window: the text as it is, and `negative_` keys for `guidance.Guided`."""
-        return {**self.text, **{f"negative_{name}": value for name, value in self.negative.items()}}
+        return _beside(self.text, self.negative)
+
+
+def _beside(text: Cond, negative: Cond) -> Cond:
+    return {**text, **{f"{NEGATIVE}{name}": value for name, value in negative.items()}}
+
+
+Mixture = tuple[tuple[str, float], ...]  # prompts and their shares, which make 1
+
+
+class Heard(NamedTuple):
+    """What one frame hears."""
+
+    text: Mixture
+    negative: Mixture
+    guidance: float
+
+
+@dataclass(eq=False)
+class Table:
+    """A Conditioner that looks up a table of cues; more can be said from any thread while a stream runs.
+
+    cues: sorted by frame of the video; the first holds from before the first frame on.
+    embed: the model's, for one prompt at a time; every tensor (1, ...), of the same shape whatever the prompt.
+    per_frame: whether the network takes a text for every frame.  Otherwise a window hears what its middle frame
+        hears; where two prompts meet in it, that is the one most of its frames hear.
+    negative_prompt, guidance: what holds where a cue says None.
+    frames_per_latent: of the decoder.  The engine's frame number n is then the video's frames up to n times that.
+    """
+
+    cues: tuple[Cue, ...]
+    embed: Callable[[Sequence[str]], Cond]
+    per_frame: bool
+    negative_prompt: str = ""
+    guidance: float = 1.0
+    frames_per_latent: int = 1
+    _begun: int = field(default=0, init=False)  # frame numbers of the engine below this may have been heard
+    _lock: Lock = field(default_factory=Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._text = lru_cache(KEPT)(lambda prompt: self.embed([prompt]))
+        self._cond = lru_cache(KEPT)(self._make_cond)
+
+    def __call__(self, frames: range, /) -> Cond:
+        """What the window over these frames of the engine hears.
+
+        Where all its frames hear the same, every tensor is (1, ...), as for `OnePrompt`; otherwise (1, F, ...).
+        `guidance`, (1, 1) or (1, F), is there where a frame has another one than the run's; it stays on the CPU.
+        """
+        with self._lock:
+            self._begun = max(self._begun, frames.stop)
+            cues = self.cues
+        numbers = frames if self.per_frame else [frames[len(frames) // 2]]
+        heard = [self._heard(cues, n * self.frames_per_latent) for n in numbers]
+        same = len(set(heard)) == 1
+        if same:
+            cond = self._cond(heard[0].text, heard[0].negative)
+        else:
+            each = [self._cond(h.text, h.negative) for h in heard]
+            cond = {name: torch.stack([c[name] for c in each], dim=1) for name in each[0]}
+        if any(h.guidance != self.guidance for h in heard):
+            cond = {**cond, GUIDANCE: torch.tensor([[h.guidance for h in heard[: 1 if same else None]]])}
+        return cond
+
+    def say(
+        self,
+        prompt: str,
+        *,
+        at: int | None = None,
+        negative_prompt: str | None = None,
+        guidance: float | None = None,
+        blend: int = 0,
+    ) -> int:
+        """Add a cue at a frame of the video, or at the first one that nothing has heard yet; returns its frame.
+
+        Said again for the same frame, the last one counts.  Raises BadInput for values that are not allowed, and
+        for a frame that has been begun: it would depend on when this was said.
+        """
+        said = {"prompt": prompt, "negative_prompt": negative_prompt, "guidance": guidance, "blend": blend}
+        cue = Cue.of({"at": 0 if at is None else at, **said})
+        for text in (prompt, negative_prompt):
+            if text is not None:
+                self._text(text)  # here, so that the stream need not wait for it
+        with self._lock:
+            first = self.first_free
+            if at is None:
+                cue = cue.model_copy(update={"at": first})
+            elif at < first:
+                raise BadInput(
+                    f"frame {at} is already being made; the first that can hear a new prompt is frame {first}"
+                )
+            others = (other for other in self.cues if other.at != cue.at)
+            self.cues = tuple(sorted((*others, cue), key=lambda c: c.at))
+        return cue.at
+
+    @property
+    def first_free(self) -> int:
+        """The first frame of the video that nothing has heard yet."""
+        return max(0, (self._begun - 1) * self.frames_per_latent + 1)
+
+    def begin(self, frame: int) -> None:
+        """The engine's frames below this number are taken: a state that is taken up again has made them begin."""
+        with self._lock:
+            self._begun = max(self._begun, frame)
+
+    def _heard(self, cues: Sequence[Cue], frame: int) -> Heard:
+        """Newest first: a cue that blends over b frames has the share 1/(b+1), 2/(b+1), ... of its first frames, and
+        leaves the rest to what those frames would have heard without it.  So a cue may come while one before
+        it still blends.
+        """
+        voices: list[tuple[Cue, float]] = []
+        rest = 1.0
+        for i in range(max(bisect_right(cues, frame, key=lambda c: c.at), 1) - 1, -1, -1):
+            cue = cues[i]
+            share = rest if i == 0 else rest * min(1.0, (frame - cue.at + 1) / (cue.blend + 1))
+            voices.append((cue, share))
+            rest -= share
+            if rest <= 0:
+                break
+        against = ((self.negative_prompt if c.negative_prompt is None else c.negative_prompt, w) for c, w in voices)
+        scales = _shares((self.guidance if c.guidance is None else c.guidance, w) for c, w in voices)
+        text = _shares((c.prompt, w) for c, w in voices)
+        return Heard(text, _shares(against), sum(scale * w for scale, w in scales))
+
+    def _make_cond(self, text: Mixture, negative: Mixture) -> Cond:
+        return _beside(self._mixed(text), self._mixed(negative))
+
+    def _mixed(self, mixture: Mixture) -> Cond:
+        if len(mixture) == 1:
+            return self._text(mixture[0][0])
+        return mix([(self._text(prompt), share) for prompt, share in mixture])
+
+
+What = TypeVar("What", str, float)
+
+
+def _shares(parts: Iterable[tuple[What, float]]) -> tuple[tuple[What, float], ...]:
+    """Equal parts put together; the only one there is has all, exactly."""
+    shares: dict[What, float] = {}
+    for what, share in parts:
+        shares[what] = shares.get(what, 0.0) + share
+    return ((next(iter(shares)), 1.0),) if len(shares) == 1 else tuple(shares.items())
+
+
+def mix(parts: Sequence[tuple[Cond, float]]) -> Cond:
+    """The weighted mean of embeddings; a mask lets through what any of them lets through."""
+
+    def one(tensors: Sequence[Tensor]) -> Tensor:
+        if tensors[0].is_floating_point():
+            return sum((t * share for t, (_, share) in zip(tensors, parts, strict=True)), torch.zeros_like(tensors[0]))
+        return torch.stack(list(tensors)).amax(dim=0)
+
+    return {name: one([cond[name] for cond, _ in parts]) for name in parts[0][0]}
+
+
+@dataclass(eq=False)
+class WholeQueue:
+    """The authors' way with several prompts, to compare with: every window hears the same, and the whole queue changes
+    at once, also what is nearly clean.
+
+    Frames depend on when it changes: `frame` is set from outside, to the number of the frame that comes off next.
+    """
+
+    table: Table
+    frame: int = 0
+
+    def __call__(self, frames: range, /) -> Cond:
+        """What the frame numbered `frame` hears in the table, whatever the window."""
+        return self.table(range(self.frame, self.frame + 1))

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Cond = Mapping[str, Tensor]
-"""What a window hears: by name, each (B, ...), whatever the network cross-attends to."""
+"""What a window hears: by name, each (B, ...), whatever the network cross-attends to.  Where the frames of a window
+hear different texts, and only there, each is (B, F, ...)."""
+
+NEGATIVE = "negative_"
+"""Prefix of the conditions that the unconditional side of guidance hears in place of the ones they are named for."""
+
+GUIDANCE = "guidance"
+"""Name of the condition that holds guidance scales, (B, 1) or (B, F), where they are not the run's."""
 
 
 class Call(NamedTuple):

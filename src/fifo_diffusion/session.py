@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -24,7 +24,7 @@ from fifo_diffusion.guidance import Guided
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.noise import SeededNoise
-from fifo_diffusion.prompts import OnePrompt
+from fifo_diffusion.prompts import Table
 from fifo_diffusion.protocols import Denoiser
 from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.windows import Keep, Plan
@@ -49,7 +49,7 @@ def resolve(run: Run) -> Decided:
     said = run.model_dump(exclude_none=True)
     defaults = {
         "weights": card.weights,
-        "frames": max(1, round(10 * (run.fps or card.fps))),
+        "frames": run.table[-1].at + max(1, round(10 * (run.fps or card.fps))),  # 10 s from the last prompt on
         "size": card.size,
         "fps": card.fps,
         "partitions": card.partitions,
@@ -87,6 +87,26 @@ class Session:
         self.watch("loading", 0, 1)
         return models.load(run.model, torch.device(run.device), getattr(torch, run.dtype), run.weights)
 
+    @cached_property
+    def prompts(self) -> Table:
+        """Which frame of the video hears what; `say` adds to it, from any thread."""
+        run, model = self.run, self.model
+        return Table(
+            run.table,
+            model.embed,
+            per_frame=model.per_frame_text,
+            negative_prompt=run.negative_prompt,
+            guidance=run.guidance,
+            frames_per_latent=models.card(run.model).frames_per_latent,
+        )
+
+    def described(self) -> Decided:
+        """The run with all that was said so far: scripted from the start, it makes the same video bit for bit."""
+        cues = self.prompts.cues
+        if cues == self.run.table:
+            return self.run
+        return self.run.model_copy(update={"prompt": cues[0].prompt, "cues": cues})
+
     def _denoiser(self, schedule: NoiseSchedule) -> Denoiser:
         return self.meter.around("network", Guided(self.model.denoiser(schedule), self.run.guidance))
 
@@ -99,7 +119,7 @@ class Session:
             plan=plan,
             schedule=schedule,
             execute=Batched(self._denoiser(schedule), run.batch),
-            condition=OnePrompt(model.embed([run.prompt]), model.embed([run.negative_prompt])),
+            condition=self.prompts,
             noise=SeededNoise(run.seed),
             eta=run.eta,
             solver=run.solver,
@@ -129,6 +149,10 @@ class Session:
 
     def latents(self, state: State) -> Iterator[Tensor]:
         """Chunks (1, C, k, H, W) without end; the run-in is made and left out, and told to `watch`."""
+        self.prompts.begin(self.engine.entered(state))  # at once, not with the first chunk
+        return self._latents(state)
+
+    def _latents(self, state: State) -> Iterator[Tensor]:
         hidden = self.engine.hidden(state)
         for done, (frames, _) in enumerate(self.meter.each("iteration", self.engine.iterations(state)), 1):
             if frames.shape[2]:
@@ -136,7 +160,7 @@ class Session:
             else:
                 self.watch("run-in", done, hidden)
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Generator[Frame, None, None]:
         """(height, width, 3) uint8, `run.frames` of them, or without end where that is 0.
 
         Raises NotFinite when the network breaks down.

@@ -50,6 +50,8 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
     if said.get("model", before.run.model) != before.run.model:
         of_the_model = ("weights", "size", "fps", "partitions", "lookahead", "eta", "guidance", "batch")
         settings = {name: value for name, value in settings.items() if name not in of_the_model}
+    if "prompt" in said:
+        settings.pop("cues")  # they go on from the prompt that was
     if {"partitions", "lookahead"} & said.keys():
         settings.pop("batch", None)
     if said.get("solver") == "2m":

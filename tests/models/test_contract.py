@@ -118,3 +118,25 @@ def test_pixels_come_in_the_right_shape(case: Case, net: Model) -> None:
     side, frames = case.side * card.space, 1 + (card.window - 1) * card.frames_per_latent
     assert pixels.shape == (2, frames, 3, side, side)
     assert pixels.isfinite().all()
+
+
+@torch.no_grad()
+def test_each_frame_hears_its_own_text_where_the_model_says_so(case: Case, net: Model) -> None:
+    """One text on every frame is the text; another on the second half changes what is said of that half most."""
+    if not net.per_frame_text:
+        return
+    schedule = net.schedule(64, "even")
+    texts = ["1", "3"] if case.name == "gauss" else ["a red balloon over the ocean", "a green car in a forest"]
+    z, cond = latents(case, net), net.embed(texts)
+    frames = z.shape[2]
+    t = schedule.times(torch.full((frames,), 50), z)[None]
+    denoise = net.denoiser(schedule)
+
+    def told(which: list[int]) -> torch.Tensor:
+        return denoise(z, t, {name: value[which][None] for name, value in cond.items()})
+
+    one = denoise(z, t, {name: value[:1] for name, value in cond.items()})
+    torch.testing.assert_close(told([0] * frames), one, rtol=1e-4, atol=1e-4)
+    half = frames // 2
+    change = (told([0] * half + [1] * (frames - half)) - one).square().mean(dim=(0, 1, 3, 4))
+    assert change[half:].mean() > change[:half].mean()

@@ -9,6 +9,7 @@ import torch
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
 from fifo_diffusion.models.embedded.text import TextEncoder
+from fifo_diffusion.prompts import mix
 
 CPU = torch.device("cpu")
 
@@ -41,6 +42,25 @@ def test_each_frame_may_hear_its_own_text(embedded: Embedded) -> None:
     mixed = denoise(z, t, {name: value[[0] * 8 + [1] * 8][None] for name, value in cond.items()})
     change = (mixed - one).square().mean(dim=(0, 1, 3, 4))
     assert change[8:].min() > change[:8].max()
+
+
+@torch.no_grad()
+def test_a_text_that_fades_goes_evenly_from_one_to_the_other(embedded: Embedded) -> None:
+    """Where one text has a word and the other none, the word itself fades: what stands past a text's end is nothing."""
+    cond = embedded.embed(["a red balloon over the ocean", "a car"])
+    assert bool((cond["words"][~cond["heard"]] == 0).all())
+    schedule = embedded.schedule(64, "even")
+    z = torch.randn(1, 12, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    t = torch.full((1, 16), 900.0)
+    one, two = ({name: value[i : i + 1] for name, value in cond.items()} for i in range(2))
+    ends = [embedded.denoiser(schedule)(z, t, c) for c in (one, two)]
+    apart = (ends[1] - ends[0]).square().mean()
+    before = ends[0]
+    for share in (0.25, 0.5, 0.75):
+        now = embedded.denoiser(schedule)(z, t, mix([(one, 1 - share), (two, share)]))
+        assert (now - before).square().mean() < apart
+        before = now
+    assert (ends[1] - before).square().mean() < apart
 
 
 def test_what_is_not_heard_is_said(embedded: Embedded) -> None:

@@ -87,7 +87,7 @@ MODELS: Mapping[str, Card] = {
         ),
         Card(
             name="gauss",
-            summary="exact Gaussian video, no weights and no pictures: the instrument the method is tested with",
+            summary="exact Gaussian video to test the method with: no weights, no pictures; hears a number, its mean",
             needs="nothing more",
             loader="fifo_diffusion.models.gauss:load",
             other_weights=False,

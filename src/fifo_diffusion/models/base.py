@@ -20,6 +20,7 @@ class Model(ABC):
     channels: int
     device: torch.device
     dtype: torch.dtype
+    per_frame_text: bool = False  # whether the denoiser takes what `embed` gives with a frame axis, (B, F, ...)
 
     @abstractmethod
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
@@ -31,7 +32,7 @@ class Model(ABC):
 
     @abstractmethod
     def embed(self, prompts: Sequence[str]) -> Cond:
-        """What the network hears for each prompt, every tensor (P, ...)."""
+        """What the network hears for each prompt, every tensor (P, ...), of one shape whatever the prompts."""
 
     @abstractmethod
     def decoder(self) -> Decoder:

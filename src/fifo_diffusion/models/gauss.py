@@ -6,6 +6,7 @@ or a schedule does to the video can be told from what a network does.
 Letters: B streams, C channels, F frames of the window, H W latent height and width, K levels.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,8 +28,8 @@ from fifo_diffusion.schedule import (
 
 @dataclass(frozen=True, eq=False)
 class GaussianVideo:
-    """A Denoiser for videos with mean `cond["mean"]` (B,), or 0, unit variance and correlation rho^d over d
-    frames.
+    """A Denoiser for videos with mean `cond["mean"]` (B,), or (B, F) for each frame its own, or 0; unit variance and
+    correlation rho^d over d frames.
 
     Raises BadInput for rho outside (-1, 1), or a schedule that tells two different levels by the same time.
     """
@@ -59,7 +60,7 @@ class GaussianVideo:
         frame = torch.arange(t.shape[1], device=z.device)
         prior: Tensor = torch.tensor(self.rho, dtype=dtype, device=z.device) ** (frame[:, None] - frame).abs()
         mean = cond["mean"].to(z.device, dtype) if "mean" in cond else z.new_zeros(len(z), dtype=dtype)
-        mean = mean.view(-1, 1, 1)
+        mean = mean.view(len(z), -1, 1)
 
         rows = z.to(dtype).transpose(1, 2).flatten(2)  # (B, F, C H W)
         seen = a[:, :, None] * prior * a[:, None, :] + torch.diag_embed(s**2)
@@ -79,10 +80,11 @@ class GaussianVideo:
 
 
 class Gauss(Model):
-    """The Gaussian video as a model to run: three latent channels shown as red, green and blue.  It hears no text,
-    and always computes in float32."""
+    """The Gaussian video as a model to run: three latent channels shown as red, green and blue.  A prompt that is a
+    number is the video's mean, in deviations; of other text it hears nothing.  It always computes in float32."""
 
     channels = 3
+    per_frame_text = True
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
@@ -94,7 +96,8 @@ class Gauss(Model):
         return GaussianVideo(schedule)
 
     def embed(self, prompts: Sequence[str]) -> Cond:
-        return {"mean": torch.zeros(len(prompts), device=self.device)}
+        means = [float(prompt) if re.fullmatch(r"-?\d{1,3}(\.\d+)?", prompt.strip()) else 0.0 for prompt in prompts]
+        return {"mean": torch.tensor(means, device=self.device)}
 
     def decoder(self) -> PerFrame:
         return PerFrame(lambda latents: latents / 3)  # three deviations fill the range

@@ -29,6 +29,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 class Embedded(Model):
     """Letters: B streams, C latent channels, F frames, H W latent height and width."""
 
+    per_frame_text = True
+
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
         """Raises ModelError, naming the file, when weights are missing, damaged or of another shape."""
         try:
@@ -62,7 +64,7 @@ class Embedded(Model):
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Cond:
         text, words, heard = self._text(self._text.tokens(prompts))
-        return {"text": text, "words": words, "heard": heard}
+        return {"text": text, "words": words * heard[..., None], "heard": heard}  # so that words can fade to nothing
 
     def decoder(self) -> PerFrame:
         return PerFrame(self._pictures.decode)
