@@ -2,7 +2,7 @@
 
     5  cli  server
     4  session  evaluate  training  progress  doctor
-    3  models  decode  sinks  prompts  guidance  execute
+    3  models  decode  sinks  sources  preview  prompts  guidance  execute
     2  engine  baseclip  sidecar
     1  schedule  windows  noise  config  world  devices  meter
     0  protocols  errors  version
@@ -29,7 +29,7 @@ FLOORS = [
     {"protocols", "errors", "version"},
     {"schedule", "windows", "noise", "config", "world", "devices", "meter"},
     {"engine", "baseclip", "sidecar"},
-    {"models", "decode", "sinks", "prompts", "guidance", "execute"},
+    {"models", "decode", "sinks", "sources", "preview", "prompts", "guidance", "execute"},
     {"session", "evaluate", "training", "progress", "doctor"},
     {"cli", "server"},
 ]

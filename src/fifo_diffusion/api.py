@@ -18,6 +18,7 @@ from fifo_diffusion.config import Run
 from fifo_diffusion.errors import OutputError
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.models import card
+from fifo_diffusion.preview import Preview
 from fifo_diffusion.session import Frame, Session, Watch, resolve, unwatched
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output, open_sink
@@ -26,8 +27,12 @@ from fifo_diffusion.version import __version__
 Warn = Callable[[str], None]
 
 
+def untold(text: str) -> None:
+    """Nobody listens."""
+
+
 def stream(prompt: str, **settings: Any) -> Iterator[Frame]:
-    """Frames (height, width, 3) uint8 as they are made.
+    """Frames (height, width, 3) uint8 as they are made; with `clip` those that follow it, without its own.
 
     settings: those of `config.Run` (model, seed, frames, guidance, ...); frames=0, the default here, never ends.
     Raises BadInput at once for settings that are not allowed, NotFinite when the network breaks down.
@@ -37,14 +42,26 @@ def stream(prompt: str, **settings: Any) -> Iterator[Frame]:
     return session.frames()
 
 
-def generate(prompt: str, output: str, *, scale: int | None = None, crf: int | None = None, **settings: Any) -> Sidecar:
+def generate(
+    prompt: str,
+    output: str,
+    *,
+    scale: int | None = None,
+    crf: int | None = None,
+    only_new: bool = False,
+    preview: str | None = None,
+    **settings: Any,
+) -> Sidecar:
     """Write a video (`sinks.open_sink` tells the outputs) and its JSON sidecar; returns what the sidecar says.
 
     scale shows each pixel larger (the model's own default), crf is the encoder's quality (lower is better).
+    With `clip` the file holds the clip, matched to the model, and then `frames` new ones: who extends a clip wants a
+    longer clip.  only_new leaves the clip's own out.  preview: a picture of the queue, rewritten as it moves.
     Raises BadInput, OutputError, ModelError or NotFinite; the frames made before an error stay in the file.
     """
     warn = partial(warnings.warn, stacklevel=4)
-    return make(Run.of({**settings, "prompt": prompt}), output, scale=scale, crf=crf, warn=warn)
+    run = Run.of({**settings, "prompt": prompt})
+    return make(run, output, scale=scale, crf=crf, only_new=only_new, preview=preview, warn=warn)
 
 
 def make(
@@ -53,18 +70,26 @@ def make(
     *,
     scale: int | None = None,
     crf: int | None = None,
+    only_new: bool = False,
+    preview: str | None = None,
     watch: Watch = unwatched,
     warn: Warn = warnings.warn,
+    tell: Warn = untold,
 ) -> Sidecar:
-    """`generate` for a run that is already described.  Ctrl-C finishes the file, then goes on up."""
+    """`generate` for a run that is already described.  Ctrl-C finishes the file, then goes on up.
+
+    tell hears what was made of a clip, in one sentence.
+    """
     began = time.perf_counter()
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
     check_output(output, fps=full.fps, size=full.size, scale=scale, crf=crf)
-    session = Session(full, watch)
+    session = Session(full, watch, preview=None if preview is None else Preview(preview, warn=warn))
     tell_unheard(session, warn)
+    if session.clip is not None:
+        tell(session.clip.told(card(full.model).frames))
     metadata = {"title": full.prompt, "comment": full.model_dump_json(exclude_none=True)}
-    digest, written = hashlib.sha256(), 0
+    digest, written, clip_frames = hashlib.sha256(), 0, 0
 
     def record() -> Sidecar:
         made = Sidecar(
@@ -74,6 +99,7 @@ def make(
             crf=crf,
             machine=machine(full.device),
             weights=session.model.weights,
+            clip_frames=clip_frames,
             frames_written=written,
             frames_sha256=digest.hexdigest(),
             seconds={part: round(spent, 3) for part, spent in session.meter.parts().items()},
@@ -90,6 +116,10 @@ def make(
             try:
                 for frame in session.frames():
                     with session.meter.time("write"):
+                        if session.clip is not None and not written and not only_new:
+                            for before in session.clip.frames():  # only now, so that a start that fails leaves no file
+                                sink.write(before)
+                                clip_frames += 1
                         sink.write(frame)
                     digest.update(frame.data)
                     written += 1

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 import signal
@@ -78,6 +79,15 @@ def generate(
     sidecar: Annotated[
         Path | None, _option("Make the video of this .json again; other flags change it.", "--from")
     ] = None,
+    clip: Annotated[
+        str | None, _option("Go on from this video, picture or folder of pictures (see `fifo extend`).")
+    ] = None,
+    only_new: Annotated[
+        bool, typer.Option("--only-new", help="Leave the clip's own frames out of the file.", show_default=False)
+    ] = False,
+    preview: Annotated[
+        str | None, _option("Picture of the whole queue, rewritten as it moves: name.png or .jpg.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line and no summary.")] = False,
     frames: Annotated[int | None, _video("How many; 0 goes on until Ctrl-C (default: 10 seconds).")] = None,
     seconds: Annotated[float | None, _video("How long, instead of --frames.")] = None,
@@ -112,7 +122,7 @@ def generate(
         "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "weights": weights, "frames": frames,
         "seed": seed, "size": None if size is None else _size(size), "fps": fps, "partitions": partitions,
         "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
-        "device": device, "dtype": dtype, "batch": batch,
+        "device": device, "dtype": dtype, "batch": batch, "clip": clip,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}
     if seconds is not None and frames is not None:
@@ -123,12 +133,11 @@ def generate(
     if before is not None:
         said = again(before, said)
         scale = before.scale if scale is None else scale
+        only_new = only_new or (before.run.clip is not None and before.clip_frames == 0)
         if crf is None and Path(output or ".mp4").suffix in (".mp4", ".webm"):
             crf = before.crf
     if "prompt" not in said:
-        raise BadInput(
-            "no prompt was given; say what the video shows in quotes after `fifo generate`, or give --from a sidecar"
-        )
+        raise BadInput("no prompt was given; say what the video shows in quotes, or give --from a sidecar")
 
     from fifo_diffusion.config import Run
     from fifo_diffusion.models import card
@@ -136,7 +145,9 @@ def generate(
     run = Run.of(said)
     if seconds is not None:
         run = Run.of({**said, "frames": max(1, round(seconds * (run.fps or card(run.model).fps)))})
-    output = output or _free_name(run.prompt)
+    if only_new and run.clip is None:
+        raise BadInput("--only-new was given without a clip, so all frames are new; leave it out")
+    output = output or _free_name(run.prompt if clip is None else f"{Path(clip).stem} extended")
 
     from fifo_diffusion import api
     from fifo_diffusion.progress import Progress
@@ -146,7 +157,10 @@ def generate(
     progress = Progress(console, quiet)
     try:
         with progress:
-            made = api.make(run, output, scale=scale, crf=crf, watch=progress, warn=progress.warn)
+            made = api.make(
+                run, output, scale=scale, crf=crf, only_new=only_new, preview=preview,
+                watch=progress, warn=progress.warn, tell=progress.tell,
+            )  # fmt: skip
     except KeyboardInterrupt:
         kept = (
             f"{escape(output)} is whole and holds {progress.frames} frames" if progress.frames else "no frame was made"
@@ -155,6 +169,30 @@ def generate(
         raise
     if not quiet:
         _tell(made, output, before)
+
+
+def extend(**said: Any) -> None:
+    """Go on from a video, a picture (.png, .jpg, .webp) or a folder of pictures.
+
+    fifo extend clip.mp4 "a red balloon drifting right over snowy mountains" -o longer.mp4
+
+    The file holds the clip, cropped and resampled to what the model knows, and then --frames new ones; --only-new
+    leaves the clip out.  Say what the clip shows, or what is to come of it.  All else is as in `fifo generate`.
+    """
+    generate(**said)
+
+
+def _of_extend() -> inspect.Signature:
+    """The flags of `generate`, with the clip as the first argument."""
+    flags = dict(inspect.signature(generate, eval_str=True).parameters)
+    named = typer.Argument(help="Video, picture or folder of pictures to go on from.", show_default=False)
+    first = inspect.Parameter("clip", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[str, named])
+    rest = (flag for name, flag in flags.items() if name not in ("clip", "sidecar", "start"))
+    return inspect.Signature([first, *rest])
+
+
+extend.__signature__ = _of_extend()  # type: ignore[attr-defined]
+app.command()(extend)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -202,8 +240,11 @@ def doctor() -> None:
 def _tell(made: Sidecar, output: str, before: Sidecar | None) -> None:
     from fifo_diffusion.sidecar import path_beside
 
+    frames = f"{made.frames_written} frames"
+    if made.run.clip is not None:
+        frames = f"{made.frames_written} new frames" + (f" after the clip's {n}" if (n := made.clip_frames) else "")
     console.print(
-        f"[bold]{escape(output)}[/]  {made.frames_written} frames in {made.wall_seconds:.1f} s with loading and start, "
+        f"[bold]{escape(output)}[/]  {frames} in {made.wall_seconds:.1f} s with loading and start, "
         f"peak memory {made.peak_memory_mb} MB",
         soft_wrap=True,
     )

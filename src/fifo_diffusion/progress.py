@@ -47,6 +47,11 @@ class Progress:
         parts.append(f"peak {peak_memory() // 2**20} MB")
         self._bar.update(self._task, completed=done, counts="  ".join(parts))
 
+    def tell(self, text: str) -> None:
+        """A line above the bar, left out when quiet."""
+        if not self._bar.disable:
+            self._console.print(escape(text), style="dim", soft_wrap=True)
+
     def warn(self, text: str) -> None:
         """A line above the bar; said even when quiet."""
         self._console.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
