@@ -233,7 +233,7 @@ def _look(path: Path) -> _Seen:
         why = getattr(error, "strerror", None) or "no frame can be decoded"
         raise BadInput(f"{path} cannot be read as a video or a picture ({why}); give a whole file") from error
     if shown is None:
-        raise BadInput(f"{path} does not say when its frames are shown; give an .mp4, .webm or .mkv of it")
+        raise BadInput(f"{path} holds no frame that says when it is shown; give a whole .mp4, .webm or .mkv")
     return _Seen(len(times), times[0], times[-1], *shown.size)
 
 
