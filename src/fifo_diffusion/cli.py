@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="fifo",
-    help="Endless video from a prompt (FIFO-Diffusion, arXiv:2405.11473).",
+    help="Endless video from a prompt (FIFO-Diffusion, arXiv:2405.11473).\n\n"
+    'Begin with: fifo generate "a red balloon drifting right over snowy mountains"',
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # the other modes keep the line ends of a docstring
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -72,7 +74,9 @@ _LOOKAHEAD = "off, last (the paper's lookahead) or middle (keeps each window's m
 
 @app.command()
 def generate(
-    prompt: Annotated[str | None, typer.Argument(help="What the video shows.", show_default=False)] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What the video shows.", metavar="PROMPT", show_default=False)
+    ] = None,
     output: Annotated[str | None, _option(_OUTPUT, "--output", "-o")] = None,
     model: Annotated[str | None, _option("One of `fifo models` (default: embedded).", "--model", "-m")] = None,
     weights: Annotated[str | None, _option("Hub id, folder or file to load instead of the model's own.")] = None,
@@ -83,7 +87,7 @@ def generate(
         str | None, _option("Go on from this video, picture or folder of pictures (see `fifo extend`).")
     ] = None,
     only_new: Annotated[
-        bool, typer.Option("--only-new", help="Leave the clip's own frames out of the file.", show_default=False)
+        bool, typer.Option("--only-new", help="With a clip: leave its own frames out of the file.", show_default=False)
     ] = False,
     preview: Annotated[
         str | None, _option("Picture of the whole queue, rewritten as it moves: name.png or .jpg.")
@@ -114,7 +118,8 @@ def generate(
 
     fifo generate "a red balloon drifting right over snowy mountains" -o balloon.mp4
 
-    Settings without a default here are the model's own; `fifo models` lists them.
+    A file of that name is replaced once the new one is whole.  Settings without a default here are the model's own;
+    `fifo models` lists them.
     """
     from fifo_diffusion.sidecar import again, read
 
@@ -163,7 +168,9 @@ def generate(
             )  # fmt: skip
     except KeyboardInterrupt:
         kept = (
-            f"{escape(output)} is whole and holds {progress.frames} frames" if progress.frames else "no frame was made"
+            f"{escape(output)} is whole and holds {progress.frames} {'' if run.clip is None else 'new '}frames"
+            if progress.frames
+            else "no frame was made"
         )
         console.print(f"stopped; {kept}", soft_wrap=True)
         raise
@@ -185,7 +192,7 @@ def extend(**said: Any) -> None:
 def _of_extend() -> inspect.Signature:
     """The flags of `generate`, with the clip as the first argument."""
     flags = dict(inspect.signature(generate, eval_str=True).parameters)
-    named = typer.Argument(help="Video, picture or folder of pictures to go on from.", show_default=False)
+    named = typer.Argument(help="Video, picture or folder of pictures to go on from.", metavar="CLIP")
     first = inspect.Parameter("clip", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[str, named])
     rest = (flag for name, flag in flags.items() if name not in ("clip", "sidecar", "start"))
     return inspect.Signature([first, *rest])
@@ -205,14 +212,18 @@ def _stop(number: int, frame: object) -> None:
 @app.command()
 def models() -> None:
     """List the models, what they need, and the settings they are run with unless you say otherwise."""
+    from fifo_diffusion.config import Run
     from fifo_diffusion.models import MODELS
 
-    out = Console()
+    out, default = Console(), Run.model_fields["model"].default
     for card in MODELS.values():
-        size = f"{card.size[0]}x{card.size[1]}" + (", or any" if card.any_size else "")
-        out.print(f"[bold]{card.name}[/]  {card.summary}", soft_wrap=True)
+        size = f"{card.size[0]}x{card.size[1]} pixels" + (" or any other size" if card.any_size else "")
+        name = f"[bold]{card.name}[/]" + (" (the default)" if card.name == default else "")
+        out.print(f"{name}  {card.summary}", soft_wrap=True)
         out.print(f"    needs    {card.needs}", soft_wrap=True)
-        out.print(f"    video    {size} pixels, shown {card.scale} times larger, {card.fps:g} frames a second")
+        larger = "" if card.scale == 1 else f", shown {card.scale} times larger"
+        out.print(f"    video    {size}{larger}, {card.fps:g} frames a second", soft_wrap=True)
+        out.print(f"    clips    {'goes on from them (fifo extend)' if card.encoder else 'cannot go on from them'}")
         out.print(
             f"    method   windows of {card.window} frames, partitions {card.partitions}, lookahead {card.lookahead}, "
             f"eta {card.eta:g}, guidance {card.guidance:g}",
@@ -234,7 +245,11 @@ def doctor() -> None:
             soft_wrap=True,
         )
     if ill:
+        out.print("What is marked missing does not work here.", soft_wrap=True)
         raise typer.Exit(2)
+    out.print(
+        'All that is needed is here: fifo generate "a red balloon drifting right over snowy mountains"', soft_wrap=True
+    )
 
 
 def _tell(made: Sidecar, output: str, before: Sidecar | None) -> None:
