@@ -64,7 +64,7 @@ def exact(partitions: int, eta: float) -> list[Row]:
         frames = [frame[:, :, 0] for frame, _ in islice(engine.stream(state), drop + 4)][drop:]
         last = clip[:, :, -1]
         held = [float((frame * last).mean() / last.square().mean()) for frame in frames]
-        return {"queue": name, "n": partitions, "eta": eta} | {f"frame {i}": h for i, h in enumerate(held)}
+        return {"queue": name, "n": partitions, "eta": eta, **{f"frame {i}": h for i, h in enumerate(held)}}
 
     return [
         row("goes on from the clip", engine.continue_from(clip), 0),
@@ -105,12 +105,14 @@ def extended(folder: Path, clips: int, partitions: int) -> list[Row]:
                     scores |= {} if frames is rest else {"PSNR of frame 0": psnr(frames[0], rest[0])}
                 found.setdefault((prompt, f"{part}-{part + PART - 1}"), []).append(scores)
         print(f"clip {number + 1}/{clips}: {plain(caption)}", flush=True)
-    columns = [*ATTRIBUTES, "seam", "PSNR of frame 0"]
-    return [
-        {"prompt": prompt, "new frames": part, "clips": len(rows)}
-        | {name: float(np.mean([r[name] for r in rows])) if name in rows[0] else "" for name in columns}
-        for (prompt, part), rows in found.items()
-    ]
+    out: list[Row] = []
+    for (prompt, span), each in found.items():
+        names = [*ATTRIBUTES, "seam", "PSNR of frame 0"]
+        row: dict[str, str | float | int] = {"prompt": prompt, "new frames": span, "clips": len(each)}
+        for name in names:
+            row[name] = float(np.mean([scores[name] for scores in each])) if name in each[0] else ""
+        out.append(row)
+    return out
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from fifo_diffusion.errors import BadInput, OutputError
 if TYPE_CHECKING:
     from PIL import Image
 
-_KINDS = (".png", ".jpg", ".jpeg", ".webp")
+_KINDS = (".png", ".jpg", ".jpeg")
 _SIDE, _GAP, _LINE = 96, 4, 14  # of a thumbnail, between them, of a line of text, in pixels
 _DARK, _LIGHT = (24, 24, 24), (200, 200, 200)
 
