@@ -1,5 +1,6 @@
 """A clip is matched to the model as it is read: size, frame rate, length; and refused before any work."""
 
+import math
 import tracemalloc
 import wave
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.sinks import open_sink, read_frames
-from fifo_diffusion.sources import Clip
+from fifo_diffusion.sources import Clip, _decoded
 
 Frames = NDArray[np.uint8]
 
@@ -51,6 +52,19 @@ def test_frames_are_blended_at_their_instants_counted_back_from_the_last(tmp_pat
     assert levels(clip, skip=5) == levels(clip)[5:]
     if fps != 24:
         assert f"24 frames a second blended to {fps:g}" in clip.told(16)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
+def test_the_end_of_a_long_clip_is_the_same_without_its_beginning(tmp_path: Path, name: str) -> None:
+    """A key frame every second: the end is found without decoding all of it."""
+    rough = np.random.default_rng(0).integers(0, 60, (1, 16, 16, 3), np.uint8)
+    path = video(tmp_path / name, grey(*(40 + i for i in range(150))) + rough, 10)
+    clip = Clip(path, (16, 16), 8)
+    whole = list(clip.frames())
+    for skip in (1, 9, 57, 100, len(clip) - 1):
+        assert all((a == b).all() for a, b in zip(clip.frames(skip), whole[skip:], strict=True))
+    firsts = [next(_decoded(path, since))[0] for since in (-math.inf, -5.0, 0.0, 0.55, 9.0, 14.9)]
+    assert firsts == pytest.approx([0, 0, 0, 0, 9, 14])
 
 
 def test_the_window_is_the_end_and_a_short_clip_is_held_before_it(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ Letters: H W height and width in pixels.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import deque
@@ -71,8 +72,9 @@ class Clip:
     def frames(self, skip: int = 0) -> Iterator[Frame]:
         """The matched frames in order, without the first `skip`."""
         last = self._seen.last
-        wanted = (last - (len(self) - 1 - i) / self.fps for i in range(skip, len(self)))
-        yield from _at(self._timed(), wanted, self.size)
+        wanted = [last - (len(self) - 1 - i) / self.fps for i in range(skip, len(self))]
+        since = wanted[0] - 1 if skip else -math.inf  # a second earlier, for the frame before it
+        yield from _at(self._timed(since), iter(wanted), self.size)
 
     def window(self, count: int) -> Frame:
         """(count, H, W, 3): the last matched frames; of a shorter clip the first is held before them."""
@@ -121,8 +123,8 @@ class Clip:
         except OSError as error:
             raise BadInput(f"{self.path} cannot be read ({error.strerror or error}); give a whole file") from error
 
-    def _timed(self) -> Iterator[tuple[float, Image.Image]]:
-        """Each picture as it is, with the second it is shown at."""
+    def _timed(self, since: float = -math.inf) -> Iterator[tuple[float, Image.Image]]:
+        """Each picture as it is, with the second it is shown at; of a long video not all that are before `since`."""
         from PIL import Image
 
         if self.path.is_dir():  # pictures have no clock, so they are the model's own frames
@@ -138,7 +140,7 @@ class Clip:
                     yield time, _opaque(animation)
                     time += animation.info.get("duration", 0) / 1000 or _UNSAID
         else:
-            yield from _decoded(self.path)
+            yield from _decoded(self.path, since)
 
 
 @dataclass(frozen=True)
@@ -237,8 +239,10 @@ def _look(path: Path) -> _Seen:
     return _Seen(len(times), times[0], times[-1], *shown.size)
 
 
-def _decoded(path: Path) -> Iterator[tuple[float, Image.Image]]:
-    """A video's frames, turned upright and to square pixels."""
+def _decoded(path: Path, since: float = -math.inf) -> Iterator[tuple[float, Image.Image]]:
+    """A video's frames, turned upright and to square pixels: all, or from the last key frame at or before `since`,
+    where the container can find that.
+    """
     import av
     from PIL import Image
 
@@ -246,9 +250,15 @@ def _decoded(path: Path) -> Iterator[tuple[float, Image.Image]]:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             stretch = stream.sample_aspect_ratio or 1
+            if since > -math.inf and stream.time_base:
+                container.seek(int(since / stream.time_base), stream=stream)
             for shown in container.decode(stream):
                 if shown.time is None:
                     continue
+                if shown.time > since > -math.inf:
+                    yield from _decoded(path)
+                    return
+                since = -math.inf  # only the first one tells
                 picture = Image.fromarray(shown.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
                 if stretch != 1:
                     picture = picture.resize((max(1, round(picture.width * stretch)), picture.height))
