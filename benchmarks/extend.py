@@ -1,6 +1,6 @@
 """Does a video that goes on from a clip show what the clip showed, and is the seam smooth?
 
-    python benchmarks/extend.py --folder DIR [--clips 16] [--partitions 4]
+    python benchmarks/extend.py --folder DIR [--clips 16] [--frames 32] [--partitions 4]
 
 First with the exact Gaussian video, where nothing is lost but by the method: the correlation of the new frames with
 the clip's last (a true video's is .9 to the distance), when the queue goes on from the clip, and when the clip is
@@ -77,7 +77,7 @@ def judged(judge: Judge, caption: Caption, frames: Frames) -> dict[str, float]:
     return {name: 100.0 * (said[name] == getattr(caption, name)) for name in ATTRIBUTES}
 
 
-def extended(folder: Path, clips: int, partitions: int) -> list[Row]:
+def extended(folder: Path, clips: int, count: int, partitions: int) -> list[Row]:
     own = card("embedded")
     sprites = load_sprites(fetch(folder / "art"), own.size[0])
     judge = _judge(sprites, own.size[0], folder, 1_000)
@@ -85,7 +85,7 @@ def extended(folder: Path, clips: int, partitions: int) -> list[Row]:
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for number in range(clips):
         caption = world.draw_caption(rng)
-        whole = world.clip(caption, rng, own.window + 2 * PART)
+        whole = world.clip(caption, rng, own.window + count)
         clip, rest = whole[: own.window], whole[own.window :]
         usual = float(np.abs(whole[1:].astype(float) - whole[:-1]).mean())
         with tempfile.TemporaryDirectory() as name:
@@ -98,13 +98,13 @@ def extended(folder: Path, clips: int, partitions: int) -> list[Row]:
                 made["true caption" if prompt != "a" else "a"] = np.stack(list(stream))
         for prompt, frames in made.items():
             seam = float(np.abs(frames[0].astype(float) - clip[-1]).mean())
-            for part in (0, PART):
+            for part in range(0, count, PART):
                 scores = judged(judge, caption, frames[part : part + PART])
                 if part == 0:
                     scores |= {"seam": seam / max(usual, 0.1)}
                     scores |= {} if frames is rest else {"PSNR of frame 0": psnr(frames[0], rest[0])}
                 found.setdefault((prompt, f"{part}-{part + PART - 1}"), []).append(scores)
-        print(f"clip {number + 1}/{clips}: {plain(caption)}", flush=True)
+            print(f"clip {number + 1}/{clips}, {plain(caption)}: {prompt}, {scores}", flush=True)
     out: list[Row] = []
     for (prompt, span), each in found.items():
         names = [*ATTRIBUTES, "seam", "PSNR of frame 0"]
@@ -119,10 +119,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="where the art and the trained judge are kept")
     parser.add_argument("--clips", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=2 * PART, help=f"new ones, a multiple of {PART}")
     parser.add_argument("--partitions", "-n", type=int, default=card("embedded").partitions)
     arguments = parser.parse_args()
     show("the first new frames hold on to the clip", [row for eta in (0.0, 1.0) for row in exact(4, eta)])
-    rows = extended(arguments.folder, arguments.clips, arguments.partitions)
+    rows = extended(arguments.folder, arguments.clips, arguments.frames, arguments.partitions)
     show("real clips continued, by the judge", rows)
 
 

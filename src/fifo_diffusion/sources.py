@@ -55,11 +55,10 @@ class Clip:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file; of a folder's pictures, their names included."""
+        """Of the file; of a folder's pictures, in order."""
         if not self.path.is_dir():
             return _digest(self.path)
-        parts = [f"{picture.name} {_digest(picture)}" for picture in _pictures(self.path)]
-        return sha256("\n".join(parts).encode()).hexdigest()
+        return sha256("".join(_digest(picture) for picture in _pictures(self.path)).encode()).hexdigest()
 
     def check(self) -> None:
         """Raises BadInput for what cannot be read, before any work."""
