@@ -113,8 +113,8 @@ class Engine:
         frames wait as pure noise.  Until they come off (K - 1 iterations, in which the clip's frames leave), `settle`
         moves the clip's frames by what they are known to be, which is an exact sample of their noising for every eta
         and solver.  So at each level the new frames see before them the clip itself, and windows without new frames
-        are not asked: a little over half of those iterations' calls.  (`warm_start` noises the clip to the last f levels, where little of
-        it is left to go on from, and has it made anew.)
+        are not asked: a little over half of those iterations' calls.  (`warm_start` noises the clip to the last f
+        levels, where little of it is left to go on from, and has it made anew.)
 
         A call that reads a new frame reads at most f - 1 places before it, so what came before the window of the
         clip is of no account; its first frame is repeated there.  Raises BadInput for a clip of another length.
