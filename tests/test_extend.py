@@ -83,6 +83,17 @@ def test_what_cannot_be_gone_on_from_is_refused_before_any_work(tmp_path: Path) 
             resolve(Run.of({"prompt": PROMPT, **settings}))
 
 
+def test_the_clip_itself_is_never_written_over(tmp_path: Path) -> None:
+    clip = shutil.copy(BALLOON, tmp_path / "a.webp")
+    still = Path(shutil.copy(BALLOON, tmp_path / "b.png"))
+    with pytest.raises(BadInput, match=r"the output .* is the clip itself"):
+        fifo.generate(PROMPT, str(tmp_path / "." / "a.webp"), clip=str(clip))
+    with pytest.raises(BadInput, match=r"the preview .* is the clip itself"):
+        fifo.generate(PROMPT, str(tmp_path / "c.mp4"), clip=str(still), preview=str(still))
+    assert still.read_bytes() == BALLOON.read_bytes()
+    assert not (tmp_path / "c.mp4").exists()
+
+
 def test_another_clip_may_take_the_place_of_the_one_in_a_sidecar(tmp_path: Path) -> None:
     run = resolve(Run.of({"prompt": PROMPT, "clip": str(BALLOON)}))
     assert run.clip_sha256 == Clip(BALLOON, run.size, run.fps).sha256

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import time
 import warnings
@@ -15,7 +16,7 @@ import torch
 
 from fifo_diffusion import sidecar
 from fifo_diffusion.config import Run
-from fifo_diffusion.errors import OutputError
+from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.models import card
 from fifo_diffusion.preview import Preview
@@ -84,6 +85,9 @@ def make(
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
     check_output(output, fps=full.fps, size=full.size, scale=scale, crf=crf)
+    for kind, path in (("output", output), ("preview", preview)):
+        if path is not None and full.clip is not None and os.path.realpath(path) == os.path.realpath(full.clip):
+            raise BadInput(f"the {kind} {path} is the clip itself, which would be lost; name another")
     session = Session(full, watch, preview=None if preview is None else Preview(preview, warn=warn))
     tell_unheard(session, warn)
     if session.clip is not None:

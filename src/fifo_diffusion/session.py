@@ -196,9 +196,8 @@ class Session:
         """
         start, made = self.start(), 0
         known: tuple[Tensor, ...] = ()
-        if (
-            start.given is not None
-        ):  # a decoder that remembers must see the clip first; what it makes of it is not shown
+        if start.given is not None:
+            # A decoder that remembers must have seen the clip; what it makes of that is not shown again.
             made, known = -models.card(self.run.model).frames, torch.split(start.given, 1, dim=2)
         pixels = self.model.decoder()(chain(known, self.latents(start)))
         for chunk in self.meter.each("pixels", (to_frames(part[0]) for part in pixels)):
