@@ -25,7 +25,9 @@ def test_the_story_of_the_page_is_one(tmp_path: Path) -> None:
     assert [(cue.at, cue.blend, cue.guidance) for cue in cues] == [(0, 0, None), (120, 10, None), (240, 0, 6)]
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/engine.md", "docs/start.md", "docs/prompts.md", "docs/log.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/engine.md", "docs/start.md", "docs/prompts.md", "docs/extend.md", "docs/log.md"]
+)
 def test_the_files_that_documents_name_exist(document: str) -> None:
     text = (ROOT / document).read_text()
     named = re.findall(r"\]\(((?!http)[^)#]+)\)", text)

@@ -2,7 +2,7 @@
 
     5  cli  server
     4  session  evaluate  training  progress  doctor
-    3  models  decode  sinks  prompts  guidance  execute  ranks
+    3  models  decode  sinks  prompts  guidance  execute  ranks  sources  preview
     2  engine  baseclip  sidecar  script
     1  schedule  windows  noise  config  world  devices  meter
     0  protocols  errors  version
@@ -29,7 +29,7 @@ FLOORS = [
     {"protocols", "errors", "version"},
     {"schedule", "windows", "noise", "config", "world", "devices", "meter"},
     {"engine", "baseclip", "sidecar", "script"},
-    {"models", "decode", "sinks", "prompts", "guidance", "execute", "ranks"},
+    {"models", "decode", "sinks", "prompts", "guidance", "execute", "ranks", "sources", "preview"},
     {"session", "evaluate", "training", "progress", "doctor"},
     {"cli", "server"},
 ]

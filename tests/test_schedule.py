@@ -58,6 +58,7 @@ def test_split_finds_the_frame_and_the_noise(make: Callable[..., NoiseSchedule],
     torch.testing.assert_close(z, wide(s.alpha[LEVEL]) * x0 + wide(s.sigma[LEVEL]) * eps)
     got = s.split(z, answer(s, x0, eps, LEVEL), LEVEL)
     torch.testing.assert_close(got, (x0, eps), rtol=0, atol=1e-10)
+    torch.testing.assert_close(s.answer(z, x0, LEVEL), answer(s, x0, eps, LEVEL), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])

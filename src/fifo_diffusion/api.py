@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import time
 import warnings
@@ -15,15 +16,20 @@ import torch
 
 from fifo_diffusion import sidecar
 from fifo_diffusion.config import Decided, Run
-from fifo_diffusion.errors import OutputError
+from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.models import card
+from fifo_diffusion.preview import Preview
 from fifo_diffusion.session import Frame, Session, Watch, resolve, unwatched
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output, open_sink
 from fifo_diffusion.version import __version__
 
 Warn = Callable[[str], None]
+
+
+def untold(text: str) -> None:
+    """Nobody listens."""
 
 
 class Stream(Iterator[Frame]):
@@ -71,6 +77,7 @@ class Stream(Iterator[Frame]):
 def stream(prompt: str, **settings: Any) -> Stream:
     """Frames (height, width, 3) uint8 as they are made; `say` on what is returned changes the prompt meanwhile.
 
+    With `clip` those that follow it, without its own.
     settings: those of `config.Run` (model, seed, frames, guidance, cues, ...); frames=0, the default here, never ends.
     Raises BadInput at once for settings that are not allowed, NotFinite when the network breaks down.
     """
@@ -79,14 +86,26 @@ def stream(prompt: str, **settings: Any) -> Stream:
     return Stream(session)
 
 
-def generate(prompt: str, output: str, *, scale: int | None = None, crf: int | None = None, **settings: Any) -> Sidecar:
+def generate(
+    prompt: str,
+    output: str,
+    *,
+    scale: int | None = None,
+    crf: int | None = None,
+    only_new: bool = False,
+    preview: str | None = None,
+    **settings: Any,
+) -> Sidecar:
     """Write a video (`sinks.open_sink` tells the outputs) and its JSON sidecar; returns what the sidecar says.
 
     scale shows each pixel larger (the model's own default), crf is the encoder's quality (lower is better).
+    With `clip` the file holds the clip, matched to the model, and then `frames` new ones: who extends a clip wants a
+    longer clip.  only_new leaves the clip's own out.  preview: a picture of the queue, rewritten as it moves.
     Raises BadInput, OutputError, ModelError or NotFinite; the frames made before an error stay in the file.
     """
     warn = partial(warnings.warn, stacklevel=4)
-    return make(Run.of({**settings, "prompt": prompt}), output, scale=scale, crf=crf, warn=warn)
+    run = Run.of({**settings, "prompt": prompt})
+    return make(run, output, scale=scale, crf=crf, only_new=only_new, preview=preview, warn=warn)
 
 
 def make(
@@ -95,22 +114,31 @@ def make(
     *,
     scale: int | None = None,
     crf: int | None = None,
+    only_new: bool = False,
+    preview: str | None = None,
     watch: Watch = unwatched,
     warn: Warn = warnings.warn,
+    tell: Warn = untold,
     ready: Callable[[Session], None] | None = None,
 ) -> Sidecar:
     """`generate` for a run that is already described.  Ctrl-C finishes the file, then goes on up.
 
-    ready: given the session before its first frame, so that another thread may say prompts to it.
+    tell hears what was made of a clip, in one sentence.  ready: given the session before its first frame, so that
+    another thread may say prompts to it.
     """
     began = time.perf_counter()
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
     check_output(output, fps=full.fps, size=full.size, scale=scale, crf=crf)
-    session = Session(full, watch)
+    for kind, path in (("output", output), ("preview", preview)):
+        if path is not None and full.clip is not None and os.path.realpath(path) == os.path.realpath(full.clip):
+            raise BadInput(f"the {kind} {path} is the clip itself, which would be lost; name another")
+    session = Session(full, watch, preview=None if preview is None else Preview(preview, warn=warn))
     tell_unheard(session, warn)
+    if session.clip is not None:
+        tell(session.clip.told(card(full.model).frames))
     metadata = {"title": full.prompt, "comment": full.model_dump_json(exclude_none=True)}
-    digest, written = hashlib.sha256(), 0
+    digest, written, clip_frames = hashlib.sha256(), 0, 0
 
     def record() -> Sidecar:
         made = Sidecar(
@@ -120,6 +148,7 @@ def make(
             crf=crf,
             machine=machine(full.device),
             weights=session.model.weights,
+            clip_frames=clip_frames,
             frames_written=written,
             frames_sha256=digest.hexdigest(),
             seconds={part: round(spent, 3) for part, spent in session.meter.parts().items()},
@@ -138,6 +167,10 @@ def make(
             try:
                 for frame in session.frames():
                     with session.meter.time("write"):
+                        if session.clip is not None and not written and not only_new:
+                            for before in session.clip.frames():  # only now, so that a start that fails leaves no file
+                                sink.write(before)
+                                clip_frames += 1
                         sink.write(frame)
                     digest.update(frame.data)
                     written += 1

@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 import re
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="fifo",
-    help="Endless video from a prompt (FIFO-Diffusion, arXiv:2405.11473).",
+    help="Endless video from a prompt (FIFO-Diffusion, arXiv:2405.11473).\n\n"
+    'Begin with: fifo generate "a red balloon drifting right over snowy mountains"',
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # the other modes keep the line ends of a docstring
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -75,12 +78,23 @@ _LOOKAHEAD = "off, last (the paper's lookahead) or middle (keeps each window's m
 
 @app.command()
 def generate(
-    prompt: Annotated[str | None, typer.Argument(help="What the video shows.", show_default=False)] = None,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What the video shows.", metavar="PROMPT", show_default=False)
+    ] = None,
     output: Annotated[str | None, _option(_OUTPUT, "--output", "-o")] = None,
     model: Annotated[str | None, _option("One of `fifo models` (default: embedded).", "--model", "-m")] = None,
     weights: Annotated[str | None, _option("Hub id, folder or file to load instead of the model's own.")] = None,
     sidecar: Annotated[
         Path | None, _option("Make the video of this .json again; other flags change it.", "--from")
+    ] = None,
+    clip: Annotated[
+        str | None, _option("Go on from this video, picture or folder of pictures (see `fifo extend`).")
+    ] = None,
+    only_new: Annotated[
+        bool, typer.Option("--only-new", help="With a clip: leave its own frames out of the file.", show_default=False)
+    ] = False,
+    preview: Annotated[
+        str | None, _option("Picture of the whole queue, rewritten as it moves: name.png or .jpg.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line and no summary.")] = False,
     frames: Annotated[int | None, _video("How many; 0 goes on until Ctrl-C (default: 10 seconds).")] = None,
@@ -119,7 +133,8 @@ def generate(
 
     fifo generate "a red balloon drifting right over snowy mountains" -o balloon.mp4
 
-    Settings without a default here are the model's own; `fifo models` lists them.
+    A file of that name is replaced once the new one is whole.  Settings without a default here are the model's own;
+    `fifo models` lists them.
     """
     from fifo_diffusion.sidecar import again, read
 
@@ -127,7 +142,7 @@ def generate(
         "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "weights": weights, "frames": frames,
         "seed": seed, "size": None if size is None else _size(size), "fps": fps, "partitions": partitions,
         "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
-        "device": device, "dtype": dtype, "batch": batch,
+        "device": device, "dtype": dtype, "batch": batch, "clip": clip,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}
     if seconds is not None and frames is not None:
@@ -138,6 +153,7 @@ def generate(
     if before is not None:
         said = again(before, said)
         scale = before.scale if scale is None else scale
+        only_new = only_new or (before.run.clip is not None and before.clip_frames == 0)
         if crf is None and Path(output or ".mp4").suffix in (".mp4", ".webm"):
             crf = before.crf
     from fifo_diffusion import script as scripts
@@ -163,7 +179,9 @@ def generate(
     elif live and frames is None:
         said["frames"] = 0
     run = Run.of(said)
-    output = output or _free_name(run.prompt)
+    if only_new and run.clip is None:
+        raise BadInput("--only-new was given without a clip, so all frames are new; leave it out")
+    output = output or _free_name(run.prompt if clip is None else f"{Path(clip).stem} extended")
 
     from fifo_diffusion import api
     from fifo_diffusion.progress import Progress
@@ -179,15 +197,44 @@ def generate(
     hear = partial(_hear, progress=progress, blend=over) if live else None
     try:
         with progress:
-            made = api.make(run, output, scale=scale, crf=crf, watch=progress, warn=progress.warn, ready=hear)
+            made = api.make(
+                run, output, scale=scale, crf=crf, only_new=only_new, preview=preview,
+                watch=progress, warn=progress.warn, tell=progress.tell, ready=hear,
+            )  # fmt: skip
     except KeyboardInterrupt:
         kept = (
-            f"{escape(output)} is whole and holds {progress.frames} frames" if progress.frames else "no frame was made"
+            f"{escape(output)} is whole and holds {progress.frames} {'' if run.clip is None else 'new '}frames"
+            if progress.frames
+            else "no frame was made"
         )
         console.print(f"stopped; {kept}", soft_wrap=True)
         raise
     if not quiet:
         _tell(made, output, before)
+
+
+def extend(**said: Any) -> None:
+    """Go on from a video, a picture (.png, .jpg, .webp) or a folder of pictures.
+
+    fifo extend clip.mp4 "a red balloon drifting right over snowy mountains" -o longer.mp4
+
+    The file holds the clip, cropped and resampled to what the model knows, and then --frames new ones; --only-new
+    leaves the clip out.  Say what the clip shows, or what is to come of it.  All else is as in `fifo generate`.
+    """
+    generate(**said)
+
+
+def _of_extend() -> inspect.Signature:
+    """The flags of `generate`, with the clip as the first argument."""
+    flags = dict(inspect.signature(generate, eval_str=True).parameters)
+    named = typer.Argument(help="Video, picture or folder of pictures to go on from.", metavar="CLIP")
+    first = inspect.Parameter("clip", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[str, named])
+    rest = (flag for name, flag in flags.items() if name not in ("clip", "sidecar", "start"))
+    return inspect.Signature([first, *rest])
+
+
+extend.__signature__ = _of_extend()  # type: ignore[attr-defined]
+app.command()(extend)
 
 
 def _stop(number: int, frame: object) -> None:
@@ -226,14 +273,18 @@ def _reached(prompt: str, frame: int, frames: int, progress: Progress) -> None:
 @app.command()
 def models() -> None:
     """List the models, what they need, and the settings they are run with unless you say otherwise."""
+    from fifo_diffusion.config import Run
     from fifo_diffusion.models import MODELS
 
-    out = Console()
+    out, default = Console(), Run.model_fields["model"].default
     for card in MODELS.values():
-        size = f"{card.size[0]}x{card.size[1]}" + (", or any" if card.any_size else "")
-        out.print(f"[bold]{card.name}[/]  {card.summary}", soft_wrap=True)
+        size = f"{card.size[0]}x{card.size[1]} pixels" + (" or any other size" if card.any_size else "")
+        name = f"[bold]{card.name}[/]" + (" (the default)" if card.name == default else "")
+        out.print(f"{name}  {card.summary}", soft_wrap=True)
         out.print(f"    needs    {card.needs}", soft_wrap=True)
-        out.print(f"    video    {size} pixels, shown {card.scale} times larger, {card.fps:g} frames a second")
+        larger = "" if card.scale == 1 else f", shown {card.scale} times larger"
+        out.print(f"    video    {size}{larger}, {card.fps:g} frames a second", soft_wrap=True)
+        out.print(f"    clips    {'goes on from them (fifo extend)' if card.encoder else 'cannot go on from them'}")
         out.print(
             f"    method   windows of {card.window} frames, partitions {card.partitions}, lookahead {card.lookahead}, "
             f"eta {card.eta:g}, guidance {card.guidance:g}",
@@ -255,14 +306,21 @@ def doctor() -> None:
             soft_wrap=True,
         )
     if ill:
+        out.print("What is marked missing does not work here.", soft_wrap=True)
         raise typer.Exit(2)
+    out.print(
+        'All that is needed is here: fifo generate "a red balloon drifting right over snowy mountains"', soft_wrap=True
+    )
 
 
 def _tell(made: Sidecar, output: str, before: Sidecar | None) -> None:
     from fifo_diffusion.sidecar import path_beside
 
+    frames = f"{made.frames_written} frames"
+    if made.run.clip is not None:
+        frames = f"{made.frames_written} new frames" + (f" after the clip's {n}" if (n := made.clip_frames) else "")
     console.print(
-        f"[bold]{escape(output)}[/]  {made.frames_written} frames in {made.wall_seconds:.1f} s with loading and start, "
+        f"[bold]{escape(output)}[/]  {frames} in {made.wall_seconds:.1f} s with loading and start, "
         f"peak memory {made.peak_memory_mb} MB",
         soft_wrap=True,
     )

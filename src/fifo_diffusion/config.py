@@ -69,6 +69,8 @@ class Run(_Settings):
     solver: Literal["ddim", "2m"] = "ddim"
     levels: Literal["even", "paper"] = "even"
     start: Literal["clip", "noise"] = "clip"
+    clip: str | None = None  # a video, a picture or a folder of pictures to go on from
+    clip_sha256: str | None = None  # of that file; another one is refused
     eta: Annotated[float, Field(ge=0, le=1)] | None = None
     guidance: Guidance | None = None
     batch: Annotated[int, Field(ge=1)] | None = None

@@ -25,6 +25,13 @@ class PerFrame:
             yield flat.view(chunk.shape[0], chunk.shape[2], *flat.shape[1:])
 
 
+def encode_each(encode: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    """An encoder of single pictures, (B, 3, height, width) -> (B, C, H, W), applied to each frame on its own:
+    (B, F, 3, height, width) -> (B, C, F, H, W).
+    """
+    return torch.stack([encode(frame) for frame in pixels.unbind(1)], dim=2)
+
+
 def to_frames(pixels: Tensor) -> NDArray[np.uint8]:
     """(..., 3, H, W) floats in [-1, 1] -> (..., H, W, 3) uint8, rounded to the nearest."""
     scaled = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round()

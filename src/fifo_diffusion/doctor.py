@@ -34,14 +34,25 @@ def examine() -> Iterator[Finding]:
             yield Finding("ok", package, version(package))
         except PackageNotFoundError:
             yield Finding("note", package, f"not installed; only needed for {purpose}")
+    if (memory := _memory()) is not None:
+        yield Finding("ok" if memory > 2**31 else "note", "memory", f"{memory / 2**30:.1f} GB")
     free = shutil.disk_usage(os.getcwd()).free
     yield Finding("ok" if free > 2**30 else "note", "disk", f"{free / 2**30:.1f} GB free in this folder")
+
+
+def _memory() -> int | None:
+    """Bytes of main memory; None on a system that does not say (Windows)."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def _torch() -> Iterator[Finding]:
     import torch
 
-    yield Finding("ok", "torch", f"{torch.__version__}, {torch.get_num_threads()} CPU threads")
+    threads = torch.get_num_threads()
+    yield Finding("ok", "torch", f"{torch.__version__}, {threads} CPU thread{'s' if threads > 1 else ''}")
     for i in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(i)
         yield Finding(
@@ -66,10 +77,10 @@ def _encoders() -> Iterator[Finding]:
         here = codec in av.codecs_available
         yield Finding(
             "ok" if here else "missing",
-            kind,
-            f"{codec} in PyAV {av.__version__}"
+            f"{kind} files",
+            f"encoder {codec} in PyAV {av.__version__}"
             if here
-            else f"this build of PyAV has no {codec}; install PyAV's wheel with pip",
+            else f"this build of PyAV has no encoder {codec}; install PyAV's wheel with pip",
         )
 
 

@@ -8,7 +8,7 @@ read the queue as it was before the iteration, so their calls are independent.
 Letters: B streams, C latent channels, L places in the queue, k frames that leave together, K levels, H W.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -34,11 +34,13 @@ class State:
     queue: Tensor  # (B, C, L, H, W)
     past: Tensor | None = None  # (B, C, L, H, W), the x0 each frame was last predicted to be; only for "2m"
     ramp: int = 0  # above 0 during a cold start: no frame is below this level yet, unless it never will be
+    given: Tensor | None = None  # (B, C, f, H, W), the clean frames -f .. -1 of a clip while some are still noisy
 
     def tensors(self) -> dict[str, Tensor]:
         """For a safetensors file; `from_tensors` gives the same state back."""
         out = {"queue": self.queue.contiguous(), "position": torch.tensor([self.iteration, self.ramp])}
-        return out if self.past is None else {**out, "past": self.past.contiguous()}
+        rare = {"past": self.past, "given": self.given}
+        return out | {name: value.contiguous() for name, value in rare.items() if value is not None}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "State":
@@ -46,7 +48,15 @@ class State:
         if not {"queue", "position"} <= tensors.keys():
             raise BadInput(f"a saved state holds queue and position; this one holds {sorted(tensors)}")
         iteration, ramp = (int(i) for i in tensors["position"])
-        return cls(iteration, tensors["queue"], tensors.get("past"), ramp)
+        return cls(iteration, tensors["queue"], tensors.get("past"), ramp, tensors.get("given"))
+
+
+Look = Callable[[State, Sequence[Tensor]], None]
+"""Sees the state of an iteration and the answers to its calls, before they are settled; changes neither."""
+
+
+def _nobody(state: State, answers: Sequence[Tensor]) -> None:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,17 +97,35 @@ class Engine:
         first (or one of its first k, where k does not divide the run-in).  Raises BadInput for a clip of
         another length.
         """
+        self._check_clip(clip)
         plan = self.plan
-        if clip.ndim != 5 or clip.shape[2] != plan.window:
-            raise BadInput(
-                f"the clip has shape {tuple(clip.shape)}; wanted (streams, channels, "
-                f"{plan.window} frames, height, width)"
-            )
         still = clip[:, :, :1].expand(-1, -1, plan.length - plan.window, -1, -1)
         clean = torch.cat([still, clip], dim=2)
         iteration = (plan.window - plan.window * plan.partitions) // plan.frames_per_level  # whole iterations
         noise = self._draw(self._first(iteration), plan.level.tolist(), clean)
         return State(iteration, self.schedule.add_noise(clean, noise, self._level(clean)))
+
+    def continue_from(self, clip: Tensor) -> State:
+        """The queue as it would stand if it had just made this clean clip (B, C, f, H, W) itself: frame 0 is the
+        first after it.
+
+        Every place holds a frame of the clip, noised to the place's level, but for the last k, where the first new
+        frames wait as pure noise.  Until they come off (K - 1 iterations, in which the clip's frames leave), `settle`
+        moves the clip's frames by what they are known to be, which is an exact sample of their noising for every eta
+        and solver.  So at each level the new frames see before them the clip itself, and windows without new frames
+        are not asked: a little over half of those iterations' calls.  (`warm_start` noises the clip to the last f
+        levels, where little of it is left to go on from, and has it made anew.)
+
+        A call that reads a new frame reads at most f - 1 places before it, so what came before the window of the
+        clip is of no account; its first frame is repeated there.  Raises BadInput for a clip of another length.
+        """
+        self._check_clip(clip)
+        plan, iteration, k = self.plan, 1 - self.plan.levels, self.plan.frames_per_level
+        still = clip[:, :, :1].expand(-1, -1, plan.length - plan.window, -1, -1)
+        clean = torch.cat([still, clip], dim=2).roll(-k, dims=2)
+        noise = self._draw(self._first(iteration), plan.level.tolist(), clean)
+        noisy = self.schedule.add_noise(clean, noise, self._level(clean))
+        return State(iteration, torch.cat([noisy[:, :, :-k], noise[:, :, -k:]], dim=2), given=clip)
 
     def cold_start(self, like: Tensor) -> State:
         """A queue of pure noise, for streams of latents like this one, (B, C, H, W); needs no base clip.
@@ -148,14 +176,7 @@ class Engine:
         shape, and NotFinite when NaN or infinity comes off.
         """
         plan, moving = self.plan, self._moving(state)
-        z, level = state.queue[:, :, moving], self._level(state.queue)[moving].clamp(min=state.ramp)
-        out = torch.cat([a[:, :, w.kept] for w, a in zip(self._windows(state), answers, strict=True)], dim=2)
-        if out.shape != z.shape:
-            raise BadInput(
-                f"the network's answers to the {z.shape[2]} frames {tuple(z.shape)} came "
-                f"as {tuple(out.shape)}; "
-                "an answer has the shape of its window"
-            )
+        z, out, level = self._answered(state, answers)
         queue, past = state.queue.clone(), None
         if self.solver == "2m":
             was = None if state.past is None else state.past[:, :, moving]
@@ -174,20 +195,32 @@ class Engine:
         queue = torch.cat([queue[:, :, k:], tail], dim=2)
         if past is not None:  # what enters has no past; level K's is never looked at
             past = torch.cat([past[:, :, k:], torch.zeros_like(past[:, :, :k])], dim=2)
-        return frames, State(state.iteration + 1, queue, past)
+        given = state.given if state.iteration + 1 < 0 else None
+        return frames, State(state.iteration + 1, queue, past, given=given)
+
+    def expected(self, state: State, answers: Sequence[Tensor]) -> Tensor:
+        """(B, C, L, H, W): what the network takes each place's clean frame to be; of the places it was not asked, the
+        queue as it is.  Raises BadInput as `settle` does.
+        """
+        x0, _ = self.schedule.split(*self._answered(state, answers))
+        queue = state.queue.clone()
+        queue[:, :, self._moving(state)] = x0.to(queue.dtype)
+        return queue
 
     @torch.no_grad()
-    def advance(self, state: State) -> tuple[Tensor, State]:
+    def advance(self, state: State, look: Look = _nobody) -> tuple[Tensor, State]:
         """One iteration: `calls`, the executor, `settle`."""
-        return self.settle(state, self.execute(self.calls(state)))
+        answers = self.execute(self.calls(state))
+        look(state, answers)
+        return self.settle(state, answers)
 
-    def iterations(self, state: State) -> Iterator[tuple[Tensor, State]]:
+    def iterations(self, state: State, look: Look = _nobody) -> Iterator[tuple[Tensor, State]]:
         """Every iteration without end: the frames that come off to be seen, and the state that carries on.
 
         Frames are (B, C, k, H, W), or none of them (k = 0) in the first `hidden(state)` iterations.
         """
         while True:
-            frames, state = self.advance(state)
+            frames, state = self.advance(state, look)
             yield (frames if state.iteration > 0 else frames[:, :, :0]), state
 
     def stream(self, state: State) -> Iterator[tuple[Tensor, State]]:
@@ -223,16 +256,48 @@ class Engine:
             return slice(0, plan.context + (state.ramp - 1) * plan.frames_per_level)
         return slice(plan.context, plan.length)
 
+    def _known(self, state: State) -> int:
+        """How many of the first places that move hold frames of the clip that goes on."""
+        return 0 if state.given is None else -state.iteration * self.plan.frames_per_level
+
     def _windows(self, state: State) -> list[Window]:
-        """The plan's windows with their writes cut to the places that move; in a ramp the first begins at
-        place 0.
+        """The plan's windows with their writes cut to the places that move and are not known; in a ramp the first
+        begins at place 0.
         """
         moving, out = self._moving(state), []
+        asked = moving.start + self._known(state)
         for i, w in enumerate(self.plan.windows):
-            start, stop = (moving.start if i == 0 else w.write.start), min(w.write.stop, moving.stop)
+            start, stop = (asked if i == 0 else max(asked, w.write.start)), min(w.write.stop, moving.stop)
             if start < stop:
                 out.append(Window(w.read, slice(start, stop)))
         return out
+
+    def _answered(self, state: State, answers: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The places that move, what is said of each, both (B, C, F, H, W), and their levels (F,).  Of the frames of
+        a clip that goes on the truth is said.
+        """
+        moving, known = self._moving(state), self._known(state)
+        z, level = state.queue[:, :, moving], self._level(state.queue)[moving].clamp(min=state.ramp)
+        out = torch.cat([a[:, :, w.kept] for w, a in zip(self._windows(state), answers, strict=True)], dim=2)
+        if out.shape != z[:, :, known:].shape:
+            raise BadInput(
+                f"the network's answers to the {z.shape[2] - known} frames {tuple(z[:, :, known:].shape)} came "
+                f"as {tuple(out.shape)}; "
+                "an answer has the shape of its window"
+            )
+        if state.given is not None:
+            length = state.given.shape[2]
+            at = torch.arange(length - known, length, device=z.device).clamp(min=0)
+            truth = self.schedule.answer(z[:, :, :known], state.given[:, :, at], level[:known])
+            out = torch.cat([truth.to(out.dtype), out], dim=2)
+        return z, out, level
+
+    def _check_clip(self, clip: Tensor) -> None:
+        if clip.ndim != 5 or clip.shape[2] != self.plan.window:
+            raise BadInput(
+                f"the clip has shape {tuple(clip.shape)}; wanted (streams, channels, "
+                f"{self.plan.window} frames, height, width)"
+            )
 
     def _fresh(self, state: State) -> Tensor | None:
         """The noise that this iteration's steps add, named for the levels they reach."""

@@ -54,8 +54,8 @@ class Meter:
         s = self.seconds
         return {
             "network": s["network"],
-            "step": s["base clip"] + s["iteration"] - s["network"],
-            "decode": s["pixels"] - s["iteration"],
+            "step": s["base clip"] + s["iteration"] - s["network"] - s["preview"],
+            "decode": s["pixels"] - s["iteration"] + s["preview"],
             "write": s["write"],
         }
 

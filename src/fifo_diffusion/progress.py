@@ -24,8 +24,9 @@ class Progress:
             TextColumn("{task.fields[counts]}"),
             TimeElapsedColumn(),
         )
-        self._bar = Bar(*columns, console=console, disable=quiet, refresh_per_second=4, transient=True)
-        self._console = console
+        hidden = quiet or not console.is_terminal  # a log file would only get an empty line
+        self._bar = Bar(*columns, console=console, disable=hidden, refresh_per_second=4, transient=True)
+        self._console, self._quiet = console, quiet
         self.frames = 0  # that have come out so far
         self._speed = 0.0  # frames a second
         self._task = self._bar.add_task("loading", total=None, counts="")
@@ -51,6 +52,11 @@ class Progress:
     def seconds_until(self, frame: int) -> float | None:
         """About when this frame comes out; None while the pace is not known."""
         return (frame + 1 - self.frames) / self._speed if self._speed else None
+
+    def tell(self, text: str) -> None:
+        """A line above the bar, left out when quiet."""
+        if not self._quiet:
+            self._console.print(escape(text), style="dim", soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """A line above the bar; said even when quiet."""

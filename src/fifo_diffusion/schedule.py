@@ -103,6 +103,13 @@ class NoiseSchedule:
         row = self._row(level, z, 0.0)
         return row.x0_z * z + row.x0_out * out, row.eps_z * z + row.eps_out * out
 
+    def answer(self, z: Tensor, x0: Tensor, level: Tensor) -> Tensor:
+        """What a network that knew the clean frame would say of z, each frame at its level, at least 1: `split` of it
+        gives x0.
+        """
+        row = self._row(level, z, 0.0)
+        return (x0 - row.x0_z * z) / row.x0_out
+
     def step(self, z: Tensor, out: Tensor, level: Tensor, eta: float = 0.0, noise: Tensor | None = None) -> Tensor:
         """Every frame one level down: DDIM, eq. 12 and 16 of arXiv:2010.02502, for any alpha and sigma.
 

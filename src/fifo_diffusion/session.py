@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from fifo_diffusion import models
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.config import Decided, Run
-from fifo_diffusion.decode import to_frames
+from fifo_diffusion.decode import to_frames, to_pixels
 from fifo_diffusion.devices import choose_device, choose_dtype
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.errors import BadInput
@@ -24,9 +26,11 @@ from fifo_diffusion.guidance import Guided
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.noise import SeededNoise
+from fifo_diffusion.preview import Preview, Queue
 from fifo_diffusion.prompts import Table
 from fifo_diffusion.protocols import Denoiser
 from fifo_diffusion.schedule import NoiseSchedule
+from fifo_diffusion.sources import Clip
 from fifo_diffusion.windows import Keep, Plan
 
 Frame = NDArray[np.uint8]
@@ -63,9 +67,31 @@ def resolve(run: Run) -> Decided:
     card.check_weights(decided.weights)
     card.check_size(decided.size)
     card.check_levels(plan.levels)
+    decided = _with_clip(decided, card)
     if decided.solver == "2m" and decided.eta != 0:
         raise BadInput(f"eta is {decided.eta:g} with solver 2m, which adds no noise; use eta 0 or solver ddim")
     return decided
+
+
+def _with_clip(run: Decided, card: models.Card) -> Decided:
+    """The run with the hash of its clip.  Raises BadInput for a clip that cannot be used, or is not the one meant."""
+    clip = _clip(run)
+    if clip is None:
+        return run
+    card.check_encoder()
+    if run.start != "clip":
+        raise BadInput(f"start {run.start} was given with the clip {clip.path}, which is the start; leave one out")
+    clip.check()
+    if run.clip_sha256 not in (None, clip.sha256):
+        raise BadInput(
+            f"{clip.path} is not the clip that this run went on from (its sha256 is {clip.sha256[:12]}..., and was "
+            f"{str(run.clip_sha256)[:12]}...); put that one back, or name this one with --clip for another video"
+        )
+    return run.model_copy(update={"clip_sha256": clip.sha256})
+
+
+def _clip(run: Decided) -> Clip | None:
+    return None if run.clip is None else Clip(Path(run.clip), run.size, run.fps)
 
 
 def _plan(model: str, partitions: int, lookahead: str) -> Plan:
@@ -79,6 +105,7 @@ class Session:
     run: Decided
     watch: Watch = unwatched
     meter: Meter = field(default_factory=Meter)
+    preview: Preview | None = None
 
     @cached_property
     def model(self) -> Model:
@@ -86,6 +113,11 @@ class Session:
         run = self.run
         self.watch("loading", 0, 1)
         return models.load(run.model, torch.device(run.device), getattr(torch, run.dtype), run.weights)
+
+    @cached_property
+    def clip(self) -> Clip | None:
+        """What the video goes on from, matched to the model."""
+        return _clip(self.run)
 
     @cached_property
     def prompts(self) -> Table:
@@ -126,9 +158,12 @@ class Session:
         )
 
     def start(self) -> State:
-        """The first state: from a base clip of the model, or from noise."""
+        """The first state: after the user's clip, from a base clip of the model, or from noise."""
         run, engine, model = self.run, self.engine, self.model
         card = models.card(run.model)
+        if self.clip is not None:
+            seen = to_pixels(self.clip.window(card.frames)).to(model.device)
+            return engine.continue_from(model.encode(seen[None]))
         width, height = (pixels // card.space for pixels in run.size)
         like = torch.zeros(1, model.channels, card.window, height, width, device=model.device)
         if run.start == "noise":
@@ -154,22 +189,46 @@ class Session:
 
     def _latents(self, state: State) -> Iterator[Tensor]:
         hidden = self.engine.hidden(state)
-        for done, (frames, _) in enumerate(self.meter.each("iteration", self.engine.iterations(state)), 1):
+        iterations = self.engine.iterations(state, self._look)
+        for done, (frames, _) in enumerate(self.meter.each("iteration", iterations), 1):
             if frames.shape[2]:
                 yield frames
             else:
                 self.watch("run-in", done, hidden)
+
+    def _look(self, state: State, answers: Sequence[Tensor]) -> None:
+        """Show the queue, where anyone wants to see it."""
+        if self.preview is not None:
+            with self.meter.time("preview"):
+                self.preview(lambda: self._shown(state, answers))
+
+    def _shown(self, state: State, answers: Sequence[Tensor]) -> Queue:
+        """At most 16 places from the first to the last, each decoded by itself."""
+        plan, expected = self.engine.plan, self.engine.expected(state, answers)
+        places = sorted({round(i * (plan.length - 1) / 15) for i in range(16)})
+        first = state.iteration * plan.frames_per_level - plan.context
+        rows = []
+        for latents in (state.queue, expected):
+            each = latents[0, :, places].transpose(0, 1)[:, :, None]  # (P, C, 1, H, W)
+            rows.append(to_frames(torch.cat(list(self.model.decoder()(iter([each]))), dim=1)[:, 0]))
+        return Queue([f"frame {first + p}" for p in places], *rows)
 
     def frames(self) -> Generator[Frame, None, None]:
         """(height, width, 3) uint8, `run.frames` of them, or without end where that is 0.
 
         Raises NotFinite when the network breaks down.
         """
-        pixels = self.model.decoder()(self.latents(self.start()))
-        made = 0
+        start, made = self.start(), 0
+        known: tuple[Tensor, ...] = ()
+        if start.given is not None:
+            # A decoder that remembers must have seen the clip; what it makes of that is not shown again.
+            made, known = -models.card(self.run.model).frames, torch.split(start.given, 1, dim=2)
+        pixels = self.model.decoder()(chain(known, self.latents(start)))
         for chunk in self.meter.each("pixels", (to_frames(part[0]) for part in pixels)):
             for frame in chunk:
                 made += 1
+                if made <= 0:
+                    continue
                 self.watch("streaming", made, self.run.frames)
                 yield frame
                 if made == self.run.frames:  # never, where that is 0

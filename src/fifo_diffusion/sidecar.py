@@ -25,7 +25,8 @@ class Sidecar(BaseModel):
     crf: int | None
     machine: dict[str, str | int]
     weights: str  # what tells the model's weights from others
-    frames_written: int
+    clip_frames: int = 0  # of a clip that the video goes on from, how many stand before its own in the file
+    frames_written: int  # new ones
     frames_sha256: str  # of the raw frames, in order, before scaling and encoding
     seconds: dict[str, float]  # by part
     wall_seconds: float  # from the first to the last, loading included
@@ -54,6 +55,8 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
         settings.pop("cues")  # they go on from the prompt that was
     if {"partitions", "lookahead"} & said.keys():
         settings.pop("batch", None)
+    if "clip" in said:
+        settings.pop("clip_sha256", None)
     if said.get("solver") == "2m":
         settings.pop("eta", None)
     return {**settings, **said}

@@ -4,6 +4,7 @@ import pytest
 import torch
 from cases import CASES, Case
 
+from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models import MODELS, load
 from fifo_diffusion.models.base import Model
 
@@ -112,11 +113,26 @@ def test_it_denoises(case: Case, net: Model) -> None:
 
 
 @torch.no_grad()
+def test_a_window_of_frames_becomes_a_window_of_latents_or_is_refused(case: Case, net: Model) -> None:
+    card = MODELS[case.name]
+    side = case.side * card.space
+    pixels = torch.rand(2, card.frames, 3, side, side) * 2 - 1
+    if not card.encoder:
+        with pytest.raises(BadInput, match="no encoder"):
+            net.encode(pixels)
+        return
+    encoded = net.encode(pixels)
+    assert encoded.shape == latents(case, net, streams=2).shape
+    again = net.encode(pixels[1:])
+    torch.testing.assert_close(encoded[1:], again, rtol=1e-4, atol=1e-4)  # streams and frames are not mixed up
+
+
+@torch.no_grad()
 def test_pixels_come_in_the_right_shape(case: Case, net: Model) -> None:
     card = MODELS[case.name]
     pixels = torch.cat(list(net.decoder()(iter([latents(case, net, streams=2)]))), dim=1)
-    side, frames = case.side * card.space, 1 + (card.window - 1) * card.frames_per_latent
-    assert pixels.shape == (2, frames, 3, side, side)
+    side = case.side * card.space
+    assert pixels.shape == (2, card.frames, 3, side, side)
     assert pixels.isfinite().all()
 
 

@@ -95,7 +95,7 @@ def test_a_decoded_encoding_is_the_picture(embedded: Embedded) -> None:
     disc = ((x**2 + y**2) < 0.15)[None]
     sky = torch.stack([0.2 + 0.7 * (y > 0.4), 0.5 + 0.4 * (y > 0.4), torch.full_like(y, 0.9)])
     picture = torch.where(disc, torch.tensor([0.9, -0.8, -0.7])[:, None, None], sky)[None]
-    (pixels,) = embedded.decoder()(iter([embedded.encode(picture)[:, :, None]]))
+    (pixels,) = embedded.decoder()(iter([embedded.encode(picture[None])]))
     assert (pixels[:, 0] - picture).square().mean() < 0.05
 
 

@@ -95,8 +95,8 @@ def base_clips(
 
 
 def _autoencoded(model: Embedded, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    latents = torch.cat([model.encode(part) for part in torch.split(to_pixels(frames).to(model.device), 64)])
-    (pixels,) = model.decoder()(iter([latents[:, :, None]]))
+    latents = [model.encode(part[:, None]) for part in torch.split(to_pixels(frames).to(model.device), 64)]
+    (pixels,) = model.decoder()(iter([torch.cat(latents)]))
     return to_frames(pixels[:, 0])
 
 

@@ -31,6 +31,7 @@ class Card:
     frames_per_latent: int = 1  # of the decoder; a video's first latent is one frame all the same
     size: tuple[int, int]  # width, height in pixels
     any_size: bool = False  # or any multiple of `space`
+    encoder: bool = False  # whether it can go on from a clip
     fps: float
     levels: int | None = None  # the most noise levels it can tell apart, where there is a limit
     partitions: int
@@ -43,6 +44,19 @@ class Card:
         """Raises BadInput for weights given to a model that has none."""
         if weights is not None and not self.other_weights:
             raise BadInput(f"{self.name} has no weights, so --weights {weights} cannot be used; leave it out")
+
+    @property
+    def frames(self) -> int:
+        """Frames of video that one window shows."""
+        return 1 + (self.window - 1) * self.frames_per_latent
+
+    def check_encoder(self) -> None:
+        """Raises BadInput for a model that cannot go on from a clip, naming those that can."""
+        if not self.encoder:
+            able = ", ".join(card.name for card in MODELS.values() if card.encoder)
+            raise BadInput(
+                f"{self.name} has no encoder, so it cannot go on from a clip; the models that can are {able}"
+            )
 
     def check_levels(self, levels: int) -> None:
         """Raises BadInput for more levels than the model can tell apart."""
@@ -77,6 +91,7 @@ MODELS: Mapping[str, Card] = {
             window=16,
             space=8,
             size=(64, 64),
+            encoder=True,
             fps=10,
             levels=999,
             partitions=4,

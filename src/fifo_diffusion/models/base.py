@@ -9,7 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
+from fifo_diffusion.errors import BadInput
 from fifo_diffusion.protocols import Cond, Decoder, Denoiser
 from fifo_diffusion.schedule import NoiseSchedule
 
@@ -37,6 +39,12 @@ class Model(ABC):
     @abstractmethod
     def decoder(self) -> Decoder:
         """Latents to pixels; a new one for each stream, since it may hold frames back."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, T, 3, height, width) in [-1, 1] -> latents (B, C, F, H, W), such as `decoder` gives the pixels of;
+        T is the card's `frames` for a whole window.  Raises BadInput for a model without an encoder.
+        """
+        raise BadInput("this model has no encoder, so it cannot go on from a clip; use one that has, such as embedded")
 
     def remarks(self, prompt: str) -> list[str]:
         """What of a prompt the text encoder cannot hear, a sentence each."""

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fifo_diffusion.decode import PerFrame
+from fifo_diffusion.decode import PerFrame, encode_each
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
@@ -71,8 +71,8 @@ class Embedded(Model):
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
-        """(B, 3, 8H, 8W) in [-1, 1] -> (B, C, H, W)"""
-        return self._pictures.encode(pixels)
+        """(B, F, 3, 8H, 8W) in [-1, 1] -> (B, C, F, H, W)"""
+        return encode_each(self._pictures.encode, pixels)
 
     def remarks(self, prompt: str) -> list[str]:
         return self._text.remarks(prompt)

@@ -1,0 +1,177 @@
+"""A queue that goes on from a clip: the clip stays what it is, and the new frames know it."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fifo_diffusion.engine import Engine, State
+from fifo_diffusion.errors import BadInput
+from fifo_diffusion.noise import SeededNoise
+from fifo_diffusion.protocols import Call
+
+Make = Callable[..., Engine]
+Clip = Callable[..., Tensor]
+
+SETTINGS: list[dict[str, Any]] = [
+    {"keep": "last", "eta": 1.0},
+    {"keep": "middle", "window": 5, "solver": "2m"},
+    {"keep": "all", "frames_per_level": 2, "eta": 0.5},
+    {"keep": "middle", "frames_per_level": 2, "solver": "2m", "kind": "vp"},
+    {"keep": (1, 3), "kind": "vp"},
+    {"window": 1, "partitions": 1},
+]
+each_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: "-".join(str(v) for v in s.values()))
+
+
+def run_in(e: Engine, state: State) -> tuple[list[Tensor], State]:
+    """What comes off before the first new frame, and the state then."""
+    out = []
+    while state.iteration < 0:
+        frames, state = e.advance(state)
+        out.append(frames)
+    return out, state
+
+
+def new(e: Engine, state: State, count: int) -> Tensor:
+    return torch.cat([frames for frames, _ in itertools.islice(e.stream(state), count)], dim=2)
+
+
+@each_setting
+def test_the_clip_comes_off_unchanged_and_then_the_first_new_frame(
+    engine: Make, clip: Clip, setting: dict[str, Any]
+) -> None:
+    e = engine(**setting)
+    plan, x = e.plan, clip(e.plan.window)
+    state = e.continue_from(x)
+    assert e.hidden(state) == plan.levels - 1
+    came, state = run_in(e, state)
+    if came:
+        shown = torch.cat(came, dim=2)[:, :, -plan.window :]
+        torch.testing.assert_close(shown, x[:, :, -shown.shape[2] :], rtol=0, atol=1e-9)
+    if plan.context:  # what the new frames look back on
+        torch.testing.assert_close(state.queue[:, :, : plan.context], x[:, :, -plan.context :], rtol=0, atol=1e-9)
+    assert state.given is None or not came
+    frames, after = next(e.stream(e.continue_from(x)))
+    assert (frames.shape[2], after.iteration) == (plan.frames_per_level, 1)
+
+
+def test_the_clip_is_at_every_level_what_noising_makes_of_it(engine: Make, clip: Clip) -> None:
+    """With eta 0 a frame keeps the noise that it was given at first, so where it must stand is known at every level."""
+    e, x = engine(partitions=3, kind="vp"), clip(4)
+    state = e.continue_from(x)
+    noise = {place - e.plan.length + 1: int(k) for place, k in enumerate(e.plan.level)}  # a frame's first level
+    for _ in range(e.plan.levels - 2):
+        _, state = e.advance(state)
+        first = state.iteration - e.plan.context
+        for frame in range(-4, 0):
+            place = frame - first
+            if not 0 <= place < e.plan.length:
+                continue
+            k = int(e.plan.level[place])
+            eps = SeededNoise(0)(frame, noise[frame], x[:, :, 0])
+            wanted = e.schedule.alpha[k] * x[:, :, frame] + e.schedule.sigma[k] * eps
+            torch.testing.assert_close(state.queue[:, :, place], wanted, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_the_first_new_frame_holds_on_to_the_clip(engine: Make, clip: Clip, eta: float) -> None:
+    """True neighbours correlate by 0.9.  The method loses some of it; a clip that is noised to the tail and made anew,
+    as `warm_start` does, loses nearly all.
+    """
+    e, x = engine(window=8, partitions=2, eta=eta), clip(8, side=24)
+    last = x[:, :, -1]
+
+    def held(frame: Tensor) -> float:
+        return float((frame * last).mean() / last.square().mean())
+
+    assert held(new(e, e.continue_from(x), 1)[:, :, 0]) > 0.6
+    assert held(new(e, e.warm_start(x), 9)[:, :, 8]) < 0.35
+
+
+@each_setting
+def test_what_came_before_the_window_is_of_no_account(engine: Make, clip: Clip, setting: dict[str, Any]) -> None:
+    e = engine(**setting)
+    x = clip(e.plan.window)
+    state = e.continue_from(x)
+    older = e.plan.length - e.plan.window - e.plan.frames_per_level + 1
+    queue = state.queue.clone()
+    queue[:, :, : max(0, older)] += 100
+    assert torch.equal(new(e, state, 3), new(e, dataclasses.replace(state, queue=queue), 3))
+
+
+def test_windows_without_new_frames_are_not_asked(engine: Make, clip: Clip) -> None:
+    e = engine(partitions=4)
+    state, asked = e.continue_from(clip(4)), []
+    while state.iteration <= 0:
+        calls = e.calls(state)
+        asked.append(len(calls))
+        _, state = e.settle(state, e.execute(calls))
+    assert asked[0] == 1
+    assert asked == sorted(asked)
+    assert asked[-1] == len(e.plan.windows)
+    assert sum(asked) < 0.6 * len(asked) * len(e.plan.windows)
+
+
+@each_setting
+@pytest.mark.parametrize("cut", [0, 1, 4, 9])
+def test_a_continued_stream_saved_anywhere_goes_on_bit_for_bit(
+    engine: Make, clip: Clip, tmp_path: Path, setting: dict[str, Any], cut: int
+) -> None:
+    e = engine(**setting)
+    state = e.continue_from(clip(e.plan.window))
+    for _ in range(cut):
+        _, state = e.advance(state)
+    save_file(state.tensors(), tmp_path / "state.safetensors")
+    again = State.from_tensors(load_file(tmp_path / "state.safetensors"))
+    assert (state.given is None) is (again.given is None) is (state.iteration >= 0 and cut > 0)
+    assert torch.equal(new(e, state, 6), new(e, again, 6))
+
+
+@each_setting
+def test_a_name_of_noise_is_used_once(engine: Make, clip: Clip, setting: dict[str, Any]) -> None:
+    drawn: list[tuple[int, int]] = []
+
+    def noise(frame: int, level: int, like: Tensor) -> Tensor:
+        drawn.append((frame, level))
+        return SeededNoise(0)(frame, level, like)
+
+    e = dataclasses.replace(engine(**setting), noise=noise)
+    new(e, e.continue_from(clip(e.plan.window)), 8)
+    assert len(drawn) == len(set(drawn))
+
+
+@pytest.mark.parametrize("start", ["warm", "cold", "continued"])
+def test_what_is_expected_of_the_queue(engine: Make, clip: Clip, start: str) -> None:
+    """Looking changes nothing; of the clip's frames the truth is expected, of new ones what a step leads to."""
+    e, x = engine(partitions=2), clip(4)
+    state = {"warm": e.warm_start, "cold": lambda x: e.cold_start(x[:, :, 0]), "continued": e.continue_from}[start](x)
+    seen: list[Tensor] = []
+
+    def look(state: State, answers: Sequence[Tensor]) -> None:
+        seen.append(e.expected(state, answers))
+
+    looked = [frames for frames, _ in itertools.islice(e.iterations(state, look), 12)]
+    plain = [frames for frames, _ in itertools.islice(e.iterations(state), 12)]
+    assert all(torch.equal(a, b) for a, b in zip(looked, plain, strict=True))
+    assert {one.shape for one in seen} == {state.queue.shape}
+    if start == "continued":
+        torch.testing.assert_close(seen[0][:, :, -5:-1], x, rtol=0, atol=1e-9)
+    # Level 1 goes to level 0 as the network expects it to: the frame that came off is the one expected there.
+    torch.testing.assert_close(seen[11][:, :, e.plan.context], looked[11][:, :, 0], rtol=0, atol=1e-9)
+
+
+def test_another_length_is_refused_and_answers_of_another_shape_too(engine: Make, clip: Clip) -> None:
+    e = engine()
+    with pytest.raises(BadInput, match="4 frames"):
+        e.continue_from(clip(5))
+    state = e.continue_from(clip(4))
+    calls: list[Call] = e.calls(state)
+    with pytest.raises(BadInput, match="to the 1 frames"):
+        e.settle(state, [call.z[..., :2] for call in calls])

@@ -1,0 +1,105 @@
+"""A user's clip goes on: the README's own picture, continued by the shipped model."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fifo_diffusion as fifo
+from fifo_diffusion import sidecar
+from fifo_diffusion.config import Run
+from fifo_diffusion.errors import BadInput
+from fifo_diffusion.session import resolve
+from fifo_diffusion.sinks import read_frames
+from fifo_diffusion.sources import Clip
+
+BALLOON = Path(__file__).parents[1] / "docs" / "balloon.webp"  # 60 frames, 10 a second, 192x192
+PROMPT = "a red balloon drifting right over snowy mountains"
+SMALL = {"partitions": 1, "guidance": 1.0, "frames": 3}
+
+
+def test_the_file_holds_the_clip_and_then_what_follows_it(tmp_path: Path) -> None:
+    made = fifo.generate(PROMPT, str(tmp_path / "longer"), clip=str(BALLOON), scale=1, **SMALL)  # type: ignore[arg-type]
+    frames = list(read_frames(tmp_path / "longer"))
+    clip = list(Clip(BALLOON, (64, 64), 10).frames())
+    assert (len(clip), made.clip_frames, made.frames_written) == (60, 60, 3)
+    assert np.array_equal(frames[:60], clip)
+    new = np.stack(frames[60:]).astype(int)
+    apart = [np.abs(new[0] - frame).mean() for frame in clip]
+    assert min(apart) == min(apart[-3:])  # it follows the last ones, and no earlier ones
+
+    settings = sidecar.again(sidecar.read(tmp_path / "longer" / "fifo.json"), {})
+    again = fifo.generate(**settings, output=str(tmp_path / "b.gif"), scale=1, only_new=True)
+    assert again.frames_sha256 == made.frames_sha256
+    assert again.clip_frames == 0
+    assert len(list(read_frames(tmp_path / "b.gif"))) == 3
+
+
+def test_the_command_says_what_it_made_of_a_picture_and_refuses_another_one(tmp_path: Path) -> None:
+    from PIL import Image
+
+    with Image.open(BALLOON) as animation:
+        animation.convert("RGB").crop((0, 20, 192, 150)).save(tmp_path / "still.png")
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        whole = [sys.executable, "-m", "fifo_diffusion", *arguments]
+        return subprocess.run(whole, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+
+    small = ("-n", "1", "--guidance", "1", "--frames", "2", "--scale", "1")
+    done = command("extend", "still.png", PROMPT, *small, "--preview", "q.png")
+    assert done.returncode == 0, done.stderr
+    assert "still.png: a picture of 192x130, shown to the model as 64x64 (centre crop), held still" in done.stderr
+    assert "2 new frames after the clip's 1" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "still.png",
+        "q.png",
+        "still-extended.mp4",
+        "still-extended.mp4.json",
+    }
+    assert len(list(read_frames(tmp_path / "still-extended.mp4"))) == 3
+
+    shutil.copy(tmp_path / "q.png", tmp_path / "still.png")
+    refused = command("generate", "--from", "still-extended.mp4.json")
+    assert refused.returncode == 2
+    assert "still.png is not the clip that this run went on from" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert "--only-new" in command("generate", PROMPT, "--only-new").stderr
+
+
+def test_what_cannot_be_gone_on_from_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("a red balloon")
+    for settings, says in (
+        ({"clip": str(BALLOON), "model": "gauss"}, "gauss has no encoder.*embedded"),
+        ({"clip": str(BALLOON), "start": "noise"}, "leave one out"),
+        ({"clip": str(tmp_path / "none.mp4")}, "there is no clip"),
+        ({"clip": str(tmp_path / "notes.txt")}, "cannot be read as a video or a picture"),
+        ({"clip": str(BALLOON), "clip_sha256": "ab" * 32}, "is not the clip"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            resolve(Run.of({"prompt": PROMPT, **settings}))
+
+
+def test_the_clip_itself_is_never_written_over(tmp_path: Path) -> None:
+    clip = shutil.copy(BALLOON, tmp_path / "a.webp")
+    still = Path(shutil.copy(BALLOON, tmp_path / "b.png"))
+    with pytest.raises(BadInput, match=r"the output .* is the clip itself"):
+        fifo.generate(PROMPT, str(tmp_path / "." / "a.webp"), clip=str(clip))
+    with pytest.raises(BadInput, match=r"the preview .* is the clip itself"):
+        fifo.generate(PROMPT, str(tmp_path / "c.mp4"), clip=str(still), preview=str(still))
+    assert still.read_bytes() == BALLOON.read_bytes()
+    assert not (tmp_path / "c.mp4").exists()
+
+
+def test_another_clip_may_take_the_place_of_the_one_in_a_sidecar(tmp_path: Path) -> None:
+    run = resolve(Run.of({"prompt": PROMPT, "clip": str(BALLOON)}))
+    assert run.clip_sha256 == Clip(BALLOON, run.size, run.fps).sha256
+    kept = {"fifo_diffusion": "1", "run": run.model_dump(), "scale": 1, "crf": None, "machine": {}, "weights": ""}
+    ends = {"frames_written": 5, "frames_sha256": "", "seconds": {}, "wall_seconds": 1.0, "peak_memory_mb": 1}
+    (tmp_path / "a.json").write_text(json.dumps({**kept, **ends}))
+    before = sidecar.read(tmp_path / "a.json")
+    assert sidecar.again(before, {})["clip_sha256"] == run.clip_sha256
+    assert "clip_sha256" not in sidecar.again(before, {"clip": "other.mp4"})
