@@ -85,7 +85,9 @@ class Session:
         """Raises ModelError when the weights cannot be used."""
         run = self.run
         self.watch("loading", 0, 1)
-        return models.load(run.model, torch.device(run.device), getattr(torch, run.dtype), run.weights)
+        model = models.load(run.model, torch.device(run.device), getattr(torch, run.dtype), run.weights)
+        model.fps = run.fps
+        return model
 
     def _denoiser(self, schedule: NoiseSchedule) -> Denoiser:
         return self.meter.around("network", Guided(self.model.denoiser(schedule), self.run.guidance))

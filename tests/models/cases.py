@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import tiny_videocrafter
 from torch import Tensor
 
 from fifo_diffusion.models.base import Model
@@ -39,4 +41,14 @@ class Case:
 CASES = [
     Case("embedded", side=8, trained=True),
     Case("gauss", side=8, trained=True),
+    *(
+        Case(
+            name,
+            side=8,
+            make=partial(tiny_videocrafter.make, name),
+            published=tiny_videocrafter.published,
+            apart=tiny_videocrafter.apart,
+        )
+        for name in tiny_videocrafter.SWITCHES
+    ),
 ]
