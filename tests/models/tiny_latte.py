@@ -56,7 +56,7 @@ def make_ucf101(folder: Path) -> str:
 
 def tiny_ucf101(kind: Any) -> Any:
     return kind(
-        width=128, depth=4, heads=2, patch=2, patches=16, frames=16, channels=4, out=8, classes=101, hidden=256
+        width=128, depth=4, heads=2, patch=2, patches=16, frames=16, channels=4, out=8, classes=101, hidden=512
     )
 
 
