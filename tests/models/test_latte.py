@@ -1,4 +1,4 @@
-"""Latte and its class-conditional form: whose text a frame hears, which classes a prompt names, which files are refused."""
+"""Latte and its class-conditional form: what a frame hears, what a prompt names, which files are refused."""
 
 from pathlib import Path
 

@@ -21,11 +21,16 @@ def with_adapter(folder: Path, rslora: bool = False) -> peft.PeftModel:
     """The stock UNet with peft's own adapter on it, saved to the folder by peft."""
     net = scramble(tiny_zeroscope.stock_unet(), 1)
     config = peft.LoraConfig(
-        r=3, lora_alpha=5, target_modules=TARGETS, use_rslora=rslora, alpha_pattern={"conv_in": 2}, init_lora_weights=False
+        r=3,
+        lora_alpha=5,
+        target_modules=TARGETS,
+        use_rslora=rslora,
+        alpha_pattern={"conv_in": 2},
+        init_lora_weights=False,
     )
     torch.manual_seed(0)
     wrapped = peft.get_peft_model(net, config)
-    wrapped.save_pretrained(folder)
+    wrapped.save_pretrained(str(folder))
     return wrapped.eval()
 
 
@@ -67,13 +72,15 @@ def test_what_diffusers_and_kohya_write_is_the_same(tmp_path: Path) -> None:
     LoraBaseMixin.write_lora_layers(
         {f"unet.{key}": value for key, value in doubled.items()}, str(tmp_path / "diffusers"), True, None, None, True
     )
-    named = {key.replace(".lora_A", ".lora_A.default").replace(".lora_B", ".lora_B.default"): v for key, v in unet.items()}
-    kohya = convert_state_dict_to_kohya({f"unet.{key.replace('.default', '')}": v for key, v in named.items()})
+    kohya = convert_state_dict_to_kohya({f"unet.{key}": value for key, value in unet.items()})
     for key in list(kohya):
         if key.endswith(".lora_down.weight"):
             kohya[key.replace("lora_down.weight", "alpha")] = torch.tensor(6.0)
     (tmp_path / "kohya").mkdir()
-    save_file({key.replace("unet.", "lora_unet_"): v.contiguous() for key, v in kohya.items()}, tmp_path / "kohya" / "x.safetensors")
+    save_file(
+        {key.replace("unet.", "lora_unet_"): v.contiguous() for key, v in kohya.items()},
+        tmp_path / "kohya" / "x.safetensors",
+    )
     answers = []
     for folder in ("peft", "diffusers", "kohya"):
         net = scramble(tiny_zeroscope.stock_unet(), 1)
@@ -88,11 +95,11 @@ def test_a_file_that_does_not_fit_is_one_sentence_and_changes_nothing(tmp_path: 
     pairs = load_file(tmp_path / "adapter_model.safetensors")
     one = next(key for key in pairs if key.endswith("lora_A.weight"))
     faults = {
-        "no place": {**pairs, "base_model.model.nowhere.lora_A.weight": pairs[one]},
+        "no place": {**pairs, "base_model.model.nowhere.lora_A.weight": pairs[one].clone()},
         "half": {key: value for key, value in pairs.items() if key != one},
         "another model": {**pairs, one: pairs[one][:, :2].contiguous()},
         "no LoRA weights": {"text_encoder.x.lora_A.weight": pairs[one]},
-        "no plain LoRA": {**pairs, "base_model.model.conv_in.lora_magnitude_vector": pairs[one]},
+        "no plain LoRA": {**pairs, "base_model.model.conv_in.lora_magnitude_vector": pairs[one].clone()},
     }
     net = scramble(tiny_zeroscope.stock_unet(), 1)
     before = answer(net)
@@ -128,6 +135,8 @@ def test_every_network_that_says_so_takes_one(tmp_path: Path) -> None:
     net = scramble(tiny_latte.tiny_ucf101(ClassLatte), 2)
     before = net.blocks[0].attn["qkv"].weight.clone()
     down, up = torch.ones(1, 128), torch.ones(384, 1)
-    save_file({"blocks.0.attn.qkv.lora_A.weight": down, "blocks.0.attn.qkv.lora_B.weight": up}, tmp_path / "x.safetensors")
+    save_file(
+        {"blocks.0.attn.qkv.lora_A.weight": down, "blocks.0.attn.qkv.lora_B.weight": up}, tmp_path / "x.safetensors"
+    )
     add_lora(net, tmp_path / "x.safetensors", 0.5)
     torch.testing.assert_close(net.blocks[0].attn["qkv"].weight, before + 0.5)

@@ -62,7 +62,14 @@ def test_least_is_less_than_most() -> None:
 
 
 def small(card: Card) -> dict[str, object]:
-    return {"model": card.name, "prompt": "a red balloon", "frames": 2, "partitions": 1, "size": (64, 64), "device": "cpu"}
+    return {
+        "model": card.name,
+        "prompt": "a red balloon",
+        "frames": 2,
+        "partitions": 1,
+        "size": (64, 64),
+        "device": "cpu",
+    }
 
 
 def test_low_memory_makes_the_same_frames(tmp_path: Path) -> None:
@@ -88,7 +95,7 @@ def test_a_run_with_lora_says_so_and_differs(tmp_path: Path) -> None:
     net = peft.get_peft_model(
         tiny_zeroscope.stock_unet(), peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
     )
-    net.save_pretrained(tmp_path / "lora")
+    net.save_pretrained(str(tmp_path / "lora"))
     said = {**small(MODELS["zeroscope"]), "weights": weights}
     frames, hashes = {}, {}
     for scale in ("none", "0", "1"):
