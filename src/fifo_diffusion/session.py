@@ -103,6 +103,7 @@ class Session:
         run = self.run
         self.watch("loading", 0, 1)
         model = models.load(run.model, torch.device(run.device), getattr(torch, run.dtype), run.weights)
+        model.fps = run.fps
         for given in run.lora:
             model.add_lora(*find_lora(given))
         if run.memory == "low":

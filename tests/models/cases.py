@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import tiny_latte
+import tiny_videocrafter
 import tiny_zeroscope
 from torch import Tensor
 
@@ -41,6 +43,16 @@ class Case:
 CASES = [
     Case("embedded", side=8, trained=True),
     Case("gauss", side=8, trained=True),
+    *(
+        Case(
+            name,
+            side=8,
+            make=partial(tiny_videocrafter.make, name),
+            published=tiny_videocrafter.published,
+            apart=tiny_videocrafter.apart,
+        )
+        for name in tiny_videocrafter.SWITCHES
+    ),
     *(
         Case(name, side=8, make=tiny_zeroscope.make, published=tiny_zeroscope.said, apart=tiny_zeroscope.apart)
         for name in ("zeroscope", "modelscope")

@@ -53,11 +53,13 @@ def test_every_frame_is_at_its_own_time(case: Case, net: Model) -> None:
     z, cond = latents(case, net), net.embed(["a red balloon"])
     schedule, frames = net.schedule(64, "even"), z.shape[2]
     t = schedule.times(torch.linspace(4, 60, frames).long(), z)
+    looked = [0, 1, frames // 2, frames - 2, frames - 1]
     with case.apart(net):
         got = net.denoiser(schedule)(z, t[None], cond)
-        said = [case.published(net, z, t[i : i + 1], cond) for i in range(frames)]
-    own = max(float((got[:, :, i] - said[i][:, :, i]).abs().max()) for i in range(frames))
-    neighbour = min(float((got[:, :, i] - said[i - 1][:, :, i]).abs().max()) for i in range(1, frames))
+        said = {i: case.published(net, z, t[i : i + 1], cond) for i in looked}
+    own = max(float((got[:, :, i] - said[i][:, :, i]).abs().max()) for i in looked)
+    pairs = [(i, i - 1) for i in looked if i - 1 in said]
+    neighbour = min(float((got[:, :, i] - said[j][:, :, i]).abs().max()) for i, j in pairs)
     assert own < 5e-5 * max(1, float(got.abs().max()))
     assert neighbour > 20 * own
 

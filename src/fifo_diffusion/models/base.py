@@ -22,6 +22,7 @@ class Model(ABC):
     channels: int
     device: torch.device
     dtype: torch.dtype
+    fps: float = 8.0  # what a network that listens to a frame rate is told; a session says its video's
 
     @abstractmethod
     def schedule(self, levels: int, table: str) -> NoiseSchedule:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fifo_diffusion.errors import ModelError
 
@@ -64,7 +64,18 @@ def single_file(path: Path, names: Sequence[str]) -> Path:
     raise ModelError(f"the folder {path} holds {held}; wanted one of {', '.join(names)}")
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+class Tensors(dict[str, Tensor]):
+    """The tensors of one file, by name.  Asking for one that is not there raises ModelError with file and name."""
+
+    def __init__(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(tensors)
+        self.path = path
+
+    def __missing__(self, key: str) -> Tensor:
+        raise ModelError(f"the weights {self.path} lack {key}; they are incomplete or of another model")
+
+
+def read_tensors(path: Path) -> Tensors:
     """Every tensor of a .safetensors file or a checkpoint written by torch.save, by name; memory-mapped if it can.
 
     A checkpoint may hold its tensors directly, under "ema" (averaged in training, preferred), under "state_dict"
@@ -78,7 +89,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"the weights {path} cannot be read: {error.strerror}") from error
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return Tensors(path, load_file(path))
         except (SafetensorError, OSError) as error:
             raise _cut_short(path, error) from error
     whole_zip = zipfile.is_zipfile(path)  # only files that torch.save wrote since 1.6 can be mapped
@@ -90,10 +101,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise _refused(path, error) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise _cut_short(path, error) from error
-    return _tensors(held, path)
+    return Tensors(path, _named(held, path))
 
 
-def _tensors(held: Any, path: Path) -> dict[str, Tensor]:
+def _named(held: Any, path: Path) -> dict[str, Tensor]:
     for wrapper in ("ema", "state_dict", "module", "model"):
         if isinstance(held, Mapping) and isinstance(held.get(wrapper), Mapping):
             held = held[wrapper]
@@ -121,19 +132,22 @@ def _refused(path: Path, error: pickle.UnpicklingError) -> ModelError:
     )
 
 
-def check_keys(path: Path, found: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]]) -> None:
-    """Raises ModelError naming the file and the first key that is missing, of another shape, or too many."""
-    for key, shape in wanted.items():
-        if key not in found:
-            raise ModelError(f"the weights {path} lack {key}; they are incomplete or of another model")
-        if tuple(found[key]) != tuple(shape):
+def fit(net: nn.Module, path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, all and only those, that this network's state has, contiguous, to be saved.
+
+    Raises ModelError naming the file and the first key that is missing, of another shape, or too many.
+    """
+    out, given = {}, Tensors(path, tensors)
+    for key, want in net.state_dict().items():
+        if given[key].shape != want.shape:
+            shape, wanted = tuple(given[key].shape), tuple(want.shape)
             raise ModelError(
-                f"{key} in the weights {path} has shape {tuple(found[key])}, wanted {tuple(shape)}; "
-                "they are of another model"
+                f"{key} in the weights {path} has shape {shape}, wanted {wanted}; they are of another model"
             )
-    for key in found:
-        if key not in wanted:
-            raise ModelError(f"the weights {path} hold {key}, which this model lacks; they are of another model")
+        out[key] = given[key].contiguous()
+    for key in (key for key in given if key not in out):
+        raise ModelError(f"the weights {path} hold {key}, which this model lacks; they are of another model")
+    return out
 
 
 def component(cls: Any, folder: Path, dtype: torch.dtype, ignore: str | None = None, **options: Any) -> Any:
@@ -205,7 +219,7 @@ def cache_folder() -> Path:
     return Path(user_cache_path("fifo-diffusion", appauthor=False))
 
 
-def converted(source: Path, recipe: str, convert: Callable[[dict[str, Tensor], Path], None]) -> Path:
+def converted(source: Path, recipe: str, convert: Callable[[Tensors, Path], None]) -> Path:
     """The folder that `convert(tensors of source, folder)` fills, made once.
 
     recipe: the converter's name and version; with the file's path, size and time it names the folder.  It is written

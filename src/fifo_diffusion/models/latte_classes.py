@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fifo_diffusion.errors import ModelError
-from fifo_diffusion.models.files import check_keys, locate, read_tensors, single_file
+from fifo_diffusion.models.files import fit, locate, read_tensors, single_file
 from fifo_diffusion.models.latent import LatentModel, Table, autoencoder
 from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import linear_betas
@@ -89,7 +88,7 @@ class ClassLatte(nn.Module):
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor]) -> Self:
-        """A network of the size of these weights, on torch's meta device.  Raises KeyError for a missing key."""
+        """A network of the size of these weights, on torch's meta device."""
         width, channels, patch, _ = weights["x_embedder.proj.weight"].shape
         with torch.device("meta"):
             return cls(
@@ -190,13 +189,7 @@ def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Latte
     file = single_file(place, ("ucf101.pt", "ucf101.safetensors"))
     folders = [file.parent / name for name in ("vae", "t2v_required_models/vae")]
     found = read_tensors(file)
-    try:
-        network = ClassLatte.of(found)
-    except KeyError as missing:
-        raise ModelError(
-            f"the weights {file} lack {missing.args[0]}; they are incomplete or of another model"
-        ) from None
-    check_keys(file, {k: v.shape for k, v in found.items()}, {k: v.shape for k, v in network.state_dict().items()})
-    network.load_state_dict({key: value.to(dtype) for key, value in found.items()}, assign=True)
+    network = ClassLatte.of(found)
+    network.load_state_dict({key: value.to(dtype) for key, value in fit(network, file, found).items()}, assign=True)
     vae = autoencoder(next((at for at in folders if at.is_dir()), folders[0]), device, dtype)
     return LatteUcf101(network, vae, Table(linear_betas()), None, device, dtype, source=file)
