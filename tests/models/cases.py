@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import tiny_latte
 import tiny_videocrafter
+import tiny_zeroscope
 from torch import Tensor
 
 from fifo_diffusion.models.base import Model
@@ -50,5 +52,23 @@ CASES = [
             apart=tiny_videocrafter.apart,
         )
         for name in tiny_videocrafter.SWITCHES
+    ),
+    *(
+        Case(name, side=8, make=tiny_zeroscope.make, published=tiny_zeroscope.said, apart=tiny_zeroscope.apart)
+        for name in ("zeroscope", "modelscope")
+    ),
+    Case(
+        "latte",
+        side=8,
+        make=tiny_latte.make_latte,
+        published=tiny_latte.said_by_latte,
+        apart=tiny_latte.latte_apart,
+    ),
+    Case(
+        "latte-ucf101",
+        side=8,
+        make=tiny_latte.make_ucf101,
+        published=tiny_latte.said_by_ucf101,
+        apart=tiny_latte.ucf101_apart,
     ),
 ]

@@ -79,7 +79,8 @@ class Tensors(dict[str, Tensor]):
 def read_tensors(path: Path) -> Tensors:
     """Every tensor of a .safetensors file or a checkpoint written by torch.save, by name; memory-mapped if it can.
 
-    A checkpoint may hold its tensors directly, under "state_dict" (Lightning) or under "module" (DeepSpeed).
+    A checkpoint may hold its tensors directly, under "ema" (averaged in training, preferred), under "state_dict"
+    (Lightning), under "module" (DeepSpeed) or under "model".
     Raises ModelError, naming the file, when it is missing, cut short, no checkpoint, or holds more than tensors.
     """
     try:
@@ -105,7 +106,7 @@ def read_tensors(path: Path) -> Tensors:
 
 
 def _named(held: Any, path: Path) -> dict[str, Tensor]:
-    for wrapper in ("state_dict", "module"):
+    for wrapper in ("ema", "state_dict", "module", "model"):
         if isinstance(held, Mapping) and isinstance(held.get(wrapper), Mapping):
             held = held[wrapper]
     found = {k: v for k, v in held.items() if isinstance(v, Tensor)} if isinstance(held, Mapping) else {}
