@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -145,6 +146,16 @@ def _zeroscope() -> Full:
     return Full(network, lambda z, t: network(z, t, text), _autoencoder(), _clip())
 
 
+def _videocrafter(name: str) -> Full:
+    from fifo_diffusion.models.unet3d import FrameUNet
+    from fifo_diffusion.models.videocrafter import VARIANTS
+
+    variant = next(variant for variant in VARIANTS if variant.name == name)
+    network = FrameUNet(**variant.options).to(HALF)
+    text, rate = torch.empty(1, 77, 1024, dtype=HALF), torch.empty(1) if variant.fps else None
+    return Full(network, lambda z, t: network(z, t, text, rate), _autoencoder(), _clip())
+
+
 def _latte() -> Full:
     from diffusers import LatteTransformer3DModel
 
@@ -174,6 +185,7 @@ def _gib(size: int) -> float:
 
 
 FULL: Mapping[str, Callable[[], Full]] = {
+    **{name: partial(_videocrafter, name) for name in ("videocrafter2", "videocrafter1", "videocrafter1-1024")},
     "zeroscope": _zeroscope,
     "modelscope": _zeroscope,
     "latte": _latte,
