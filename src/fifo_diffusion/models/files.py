@@ -204,10 +204,12 @@ class _quiet:
         self._were = [log.get_verbosity() for log in self._logs]
         for log in self._logs:
             log.set_verbosity_error()
+            log.disable_progress_bar()
 
     def __exit__(self, *error: object) -> None:
         for log, was in zip(self._logs, self._were, strict=True):
             log.set_verbosity(was)
+            log.enable_progress_bar()
 
 
 def cache_folder() -> Path:

@@ -138,11 +138,25 @@ def _autoencoder() -> Any:
 
 
 def _zeroscope() -> Full:
+    return _unet(None)
+
+
+def _videocrafter(index: int) -> Callable[[], Full]:
+    def full() -> Full:
+        from fifo_diffusion.models.videocrafter import VARIANTS
+
+        rate = torch.full((1,), 8.0) if VARIANTS[index].fps else None
+        return _unet(rate, **VARIANTS[index].options)
+
+    return full
+
+
+def _unet(rate: Tensor | None, **options: Any) -> Full:
     from fifo_diffusion.models.unet3d import FrameUNet
 
-    network = FrameUNet().to(HALF)
+    network = FrameUNet(**options).to(HALF)
     text = torch.empty(1, 77, 1024, dtype=HALF)
-    return Full(network, lambda z, t: network(z, t, text), _autoencoder(), _clip())
+    return Full(network, lambda z, t: network(z, t, text, rate), _autoencoder(), _clip())
 
 
 def _latte() -> Full:
@@ -174,6 +188,9 @@ def _gib(size: int) -> float:
 
 
 FULL: Mapping[str, Callable[[], Full]] = {
+    "videocrafter2": _videocrafter(0),
+    "videocrafter1": _videocrafter(1),
+    "videocrafter1-1024": _videocrafter(2),
     "zeroscope": _zeroscope,
     "modelscope": _zeroscope,
     "latte": _latte,
