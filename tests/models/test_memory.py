@@ -1,15 +1,21 @@
 """Memory: the cards' figures are those of the full-size networks, and --memory low changes how, not what."""
 
 import itertools
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import peft
 import pytest
 import tiny_zeroscope
 import torch
 from torch import nn
 
-from fifo_diffusion import session
+from fifo_diffusion import api, session, sidecar
 from fifo_diffusion.config import Run
+from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models import MODELS, Card
 from fifo_diffusion.models.need import FULL, count, peak
 
@@ -61,15 +67,10 @@ def test_least_is_less_than_most() -> None:
             assert card.memory.least() <= card.memory.most(1) < card.memory.most(2 * card.partitions) + 10
 
 
-def small(card: Card) -> dict[str, object]:
-    return {
-        "model": card.name,
-        "prompt": "a red balloon",
-        "frames": 2,
-        "partitions": 1,
-        "size": (64, 64),
-        "device": "cpu",
-    }
+def small(**said: object) -> dict[str, object]:
+    """A run that takes a second or two."""
+    at_least = {"partitions": 1, "lookahead": "off", "size": (32, 32), "device": "cpu", "frames": 2}
+    return {"model": "modelscope", "prompt": "a red balloon", **at_least, **said}
 
 
 def test_low_memory_makes_the_same_frames(tmp_path: Path) -> None:
@@ -77,37 +78,51 @@ def test_low_memory_makes_the_same_frames(tmp_path: Path) -> None:
     weights = tiny_zeroscope.make(tmp_path)
     runs = {}
     for memory in ("low", "high"):
-        said = {**small(MODELS["zeroscope"]), "weights": weights, "memory": memory, "eta": 0.0}
-        decided = session.resolve(Run.of(said))
+        decided = session.resolve(Run.of(small(weights=weights, memory=memory, partitions=2)))
         assert (decided.memory, decided.batch) == (memory, 1 if memory == "low" else 2)
         runs[memory] = list(session.Session(decided).frames())
     for one, other in zip(runs["low"], runs["high"], strict=True):
         assert abs(one.astype(int) - other.astype(int)).max() <= 1
 
 
-def test_a_run_with_lora_says_so_and_differs(tmp_path: Path) -> None:
-    import peft
-
-    from fifo_diffusion.errors import BadInput
-
-    weights = tiny_zeroscope.make(tmp_path / "base")
+def write_lora(folder: Path) -> Path:
     torch.manual_seed(0)
-    net = peft.get_peft_model(
-        tiny_zeroscope.stock_unet(), peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
-    )
-    net.save_pretrained(str(tmp_path / "lora"))
-    said = {**small(MODELS["zeroscope"]), "weights": weights}
-    frames, hashes = {}, {}
+    config = peft.LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    peft.get_peft_model(tiny_zeroscope.stock_unet(), config).save_pretrained(str(folder))
+    return folder
+
+
+def test_a_run_with_lora_says_so_and_differs(tmp_path: Path) -> None:
+    """Scale 0 is the base's video, bit for bit; the sidecar holds the LoRA, and makes the same video again."""
+    weights, lora = tiny_zeroscope.make(tmp_path / "base"), write_lora(tmp_path / "lora")
+    made = {}
     for scale in ("none", "0", "1"):
-        lora = [] if scale == "none" else [f"{tmp_path / 'lora'}:{scale}"]
-        run = session.resolve(Run.of({**said, "lora": lora}))
-        assert list(run.lora) == lora
-        made = session.Session(run)
-        frames[scale], hashes[scale] = list(made.frames()), made.model.weights
-    assert all((a == b).all() for a, b in zip(frames["none"], frames["0"], strict=True))
-    assert any((a != b).any() for a, b in zip(frames["none"], frames["1"], strict=True))
-    assert hashes["none"] != hashes["1"]
-    with pytest.raises(BadInput, match="embedded takes no LoRA"):
-        session.resolve(Run.of({"prompt": "a", "lora": lora}))
+        run = Run.of(small(weights=weights))
+        run = run if scale == "none" else run.model_copy(update={"lora": (f"{lora}:{scale}",)})
+        made[scale] = api.make(run, str(tmp_path / f"{scale}.mp4"))
+    assert made["0"].frames_sha256 == made["none"].frames_sha256 != made["1"].frames_sha256
+    assert made["1"].weights != made["none"].weights
+    before = sidecar.read(tmp_path / "1.mp4.json")
+    assert before.run.lora == (f"{lora}:1",)
+    again = api.make(Run.of(sidecar.again(before, {})), str(tmp_path / "again.mp4"))
+    assert again.frames_sha256 == made["1"].frames_sha256
+    assert "lora" not in sidecar.again(before, {"model": "zeroscope"})
+
+
+def test_lora_that_cannot_be_used_is_refused_before_any_work(tmp_path: Path) -> None:
+    lora = str(write_lora(tmp_path))
+    with pytest.raises(BadInput, match=r"embedded takes no LoRA.*zeroscope"):
+        session.resolve(Run.of({"prompt": "a", "lora": [lora]}))
     with pytest.raises(BadInput, match="is not there"):
-        session.resolve(Run.of({**said, "lora": ["nothing.safetensors"]}))
+        session.resolve(Run.of(small(lora=["nothing.safetensors:1"])))
+
+
+def test_the_command_lists_the_need_at_once() -> None:
+    """Without the libraries that the models are made of."""
+    script = "import runpy, sys; sys.argv = ['fifo', 'models']\nrunpy.run_module('fifo_diffusion', run_name='__main__')"
+    command = [sys.executable, "-X", "importtime", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+    assert done.returncode == 0
+    assert re.search(r"zeroscope.*\n(.*\n){3} +memory +4\.9 GiB", done.stdout)
+    heavy = re.compile(r"\| +(torch|diffusers|transformers)$", re.MULTILINE)
+    assert heavy.findall(done.stderr) == []
