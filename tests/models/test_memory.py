@@ -16,7 +16,7 @@ from torch import nn
 from fifo_diffusion import api, session, sidecar
 from fifo_diffusion.config import Run
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.models import MODELS, Card
+from fifo_diffusion.models import MODELS
 from fifo_diffusion.models.need import FULL, count, peak
 
 
