@@ -34,7 +34,7 @@ from fifo_diffusion.schedule import NoiseSchedule, scaled_linear_betas
 
 LATENT_SCALE = 0.18215  # of Stable Diffusion's autoencoder
 TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
-RECIPE = "videocrafter-1"  # to be counted up when a conversion comes out otherwise
+VERSION = 1  # of the conversion: to be counted up when it comes out otherwise
 _UNET, _VAE, _TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model."
 _UNUSED = re.compile(
     r"(betas|alphas_cumprod|sqrt_|log_one_minus_|posterior_|scale_arr|lvlb_weights|logvar|model_ema\.)"
@@ -124,7 +124,7 @@ def load(variant: Variant, device: torch.device, dtype: torch.dtype, weights: st
         source = folder = found
     else:
         source = files.single_file(found, ["model.safetensors", "model.ckpt"])
-        folder = files.converted(source, RECIPE, partial(convert, variant))
+        folder = files.converted(source, f"{variant.name}-{VERSION}", partial(convert, variant))
     network = files.component(FrameUNet, folder / "unet", dtype, **variant.options)
     vae, reader = autoencoder(folder / "vae", device, dtype), open_clip_reader(folder, device)
     return VideoCrafter(variant, network, vae, Table(scaled_linear_betas()), reader, device, dtype, source)
@@ -149,6 +149,12 @@ def convert(variant: Variant, tensors: Tensors, folder: Path) -> None:
             )
         parts[head][key] = value
     _check_variant(variant, parts[_UNET])
+    left = float(tensors["scale_arr"][-1]) if "scale_arr" in tensors else variant.signal
+    if abs(left - variant.signal) > 1e-3:
+        raise ModelError(
+            f"scale_arr in the weights {tensors.path} ends at {left:g}, that of {variant.name} at {variant.signal:g}; "
+            "they are of another model"
+        )
     find_tokenizer(tensors.path.parent).save_pretrained(folder / "tokenizer")
     _save(*convert_unet(parts[_UNET]), folder / "unet", "diffusion_pytorch_model")
     _save(*convert_autoencoder(parts[_VAE]), folder / "vae", "diffusion_pytorch_model")
