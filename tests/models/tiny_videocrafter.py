@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def weight(key: str, shape: tuple[int, ...]) -> Tensor:
     r = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
     if key.endswith("bias"):
         return 0.05 * r
-    if len(shape) == 1:
+    if len(shape) < 2:
         return 1.0 + 0.1 * r
     return r / max(1, r[:1].numel()) ** 0.5
 
@@ -203,7 +204,7 @@ def checkpoint(name: str) -> dict[str, Tensor]:
     fps, convs, relative, scales, end = SWITCHES[name]
     width = 64
     parts = {
-        "model.diffusion_model.": UNetKeys(32, (1, 1, 1, 1), 16, width, fps, convs, relative),
+        "model.diffusion_model.": UNetKeys(32, (1, 1, 2, 4), 16, width, fps, convs, relative),
         "first_stage_model.": AutoencoderKeys(32, (1, 1, 1, 1)),
         "cond_stage_model.model.": TextKeys(width, 24, 514),
     }
@@ -232,22 +233,27 @@ def make(name: str, folder: Path) -> str:
     return str(folder / "model.ckpt")
 
 
-def stock(model: Model) -> Any:
+def stock(model: VideoCrafter) -> Any:
     """diffusers' own network with this model's weights; where it has temporal convolutions that the model lacks, they
     add nothing."""
-    from accelerate import init_empty_weights
-    from diffusers import UNet3DConditionModel
-
-    assert isinstance(model, VideoCrafter)
-    keys = ("in_channels", "out_channels", "block_out_channels", "cross_attention_dim", "attention_head_dim")
-    with init_empty_weights():
-        net = UNet3DConditionModel(**{key: model.unet.config[key] for key in keys}).eval()
+    config = model.unet.config
+    width, heard, head = tuple(config.block_out_channels), config.cross_attention_dim, config.attention_head_dim
+    net = _empty(model.variant.name, block_out_channels=width, cross_attention_dim=heard, attention_head_dim=head)
     held = model.unet.state_dict()
     state = {key: held[key] if key in held else torch.zeros(empty.shape) for key, empty in net.state_dict().items()}
     assert all("temp_convs" in key for key in state.keys() - held.keys())
     assert all("fps_" in key or "relative_" in key for key in held.keys() - state.keys())
     net.load_state_dict(state, assign=True)
     return net
+
+
+@cache
+def _empty(name: str, **settings: Any) -> Any:
+    from accelerate import init_empty_weights
+    from diffusers import UNet3DConditionModel
+
+    with init_empty_weights():
+        return UNet3DConditionModel(**settings).eval()
 
 
 class Shaw:
@@ -272,17 +278,20 @@ class Shaw:
 def published(model: Model, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
     """diffusers' network, the frame rate's embedding added by a hook and relative positions by a plain processor."""
     assert isinstance(model, VideoCrafter)
-    net, ours = stock(model), model.unet
+    net, ours = stock(model), dict(model.unet.named_modules())
     for name, module in net.named_modules():
-        own = dict(ours.named_modules()).get(name)
-        if hasattr(own, "relative_position_k"):
+        if hasattr(ours.get(name), "relative_position_k"):
+            own = ours[name]
             module.set_processor(
                 Shaw(own.relative_position_k.embeddings_table, own.relative_position_v.embeddings_table)
             )
-    if model.variant.fps:
-        rate = ours.fps_embedding(net.time_proj(torch.full((len(t),), 8.0)))
-        net.time_embedding.register_forward_hook(lambda layer, given, out: out + rate)
-    return net(z, t, cond["text"]).sample  # type: ignore[no-any-return]
+    if not model.variant.fps:
+        return net(z, t, cond["text"]).sample  # type: ignore[no-any-return]
+    rate = ours["fps_embedding"](net.time_proj(torch.full((len(t),), 8.0)))
+    hook = net.time_embedding.register_forward_hook(lambda layer, given, out: out + rate)
+    out: Tensor = net(z, t, cond["text"]).sample
+    hook.remove()
+    return out
 
 
 @contextmanager

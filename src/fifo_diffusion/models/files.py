@@ -13,7 +13,8 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -193,23 +194,23 @@ def _variant(folder: Path) -> dict[str, str]:
     return {"variant": "fp16"} if files and all(".fp16." in name for name in files) else {}
 
 
-class _quiet:
-    """Both libraries' own warnings off: what they say of missing weights becomes an error here."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Both libraries' warnings and progress bars off: what they say of missing weights is an error here."""
+    from diffusers.utils import logging as diffusers_log
+    from transformers.utils import logging as transformers_log
 
-    def __enter__(self) -> None:
-        import diffusers
-        import transformers
-
-        self._logs = [diffusers.utils.logging, transformers.utils.logging]
-        self._were = [log.get_verbosity() for log in self._logs]
-        for log in self._logs:
-            log.set_verbosity_error()
-            log.disable_progress_bar()
-
-    def __exit__(self, *error: object) -> None:
-        for log, was in zip(self._logs, self._were, strict=True):
-            log.set_verbosity(was)
-            log.enable_progress_bar()
+    logs = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in (diffusers_log, transformers_log)]
+    for log, _, _ in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, level, bar in logs:
+            log.set_verbosity(level)
+            if bar:
+                log.enable_progress_bar()
 
 
 def cache_folder() -> Path:

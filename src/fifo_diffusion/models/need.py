@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -138,24 +139,20 @@ def _autoencoder() -> Any:
 
 
 def _zeroscope() -> Full:
-    return _unet(None)
-
-
-def _videocrafter(index: int) -> Callable[[], Full]:
-    def full() -> Full:
-        from fifo_diffusion.models.videocrafter import VARIANTS
-
-        rate = torch.full((1,), 8.0) if VARIANTS[index].fps else None
-        return _unet(rate, **VARIANTS[index].options)
-
-    return full
-
-
-def _unet(rate: Tensor | None, **options: Any) -> Full:
     from fifo_diffusion.models.unet3d import FrameUNet
 
-    network = FrameUNet(**options).to(HALF)
+    network = FrameUNet().to(HALF)
     text = torch.empty(1, 77, 1024, dtype=HALF)
+    return Full(network, lambda z, t: network(z, t, text), _autoencoder(), _clip())
+
+
+def _videocrafter(name: str) -> Full:
+    from fifo_diffusion.models.unet3d import FrameUNet
+    from fifo_diffusion.models.videocrafter import VARIANTS
+
+    variant = next(variant for variant in VARIANTS if variant.name == name)
+    network = FrameUNet(**variant.options).to(HALF)
+    text, rate = torch.empty(1, 77, 1024, dtype=HALF), torch.empty(1) if variant.fps else None
     return Full(network, lambda z, t: network(z, t, text, rate), _autoencoder(), _clip())
 
 
@@ -188,9 +185,7 @@ def _gib(size: int) -> float:
 
 
 FULL: Mapping[str, Callable[[], Full]] = {
-    "videocrafter2": _videocrafter(0),
-    "videocrafter1": _videocrafter(1),
-    "videocrafter1-1024": _videocrafter(2),
+    **{name: partial(_videocrafter, name) for name in ("videocrafter2", "videocrafter1", "videocrafter1-1024")},
     "zeroscope": _zeroscope,
     "modelscope": _zeroscope,
     "latte": _latte,
