@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,8 @@ class Card:
     space: int  # pixels per latent, each way
     frames_per_latent: int = 1  # of the decoder; a video's first latent is one frame all the same
     size: tuple[int, int]  # width, height in pixels
-    any_size: bool = False  # or any multiple of `space`
+    any_size: bool = False  # or any multiple of `multiple`
+    multiple: int | None = None  # of pixels, each way, that the network takes; None: `space`
     fps: float
     levels: int | None = None  # the most noise levels it can tell apart, where there is a limit
     partitions: int
@@ -60,9 +61,10 @@ class Card:
                 f"size {width}x{height} is not what {self.name} makes; it makes {self.size[0]}x{self.size[1]} "
                 f"(use --scale to show each pixel larger)"
             )
-        if width < self.space or height < self.space or width % self.space or height % self.space:
+        step = self.multiple or self.space
+        if width < step or height < step or width % step or height % step:
             raise BadInput(
-                f"size {width}x{height} does not fit {self.name}; width and height must be multiples of {self.space}"
+                f"size {width}x{height} does not fit {self.name}; width and height must be multiples of {step}"
             )
 
 
@@ -119,10 +121,16 @@ def load(name: str, device: torch.device, dtype: torch.dtype, weights: str | Non
     """Load a model's networks onto a device.
 
     weights: a Hub id, a folder or a file of another set of weights than the card names.
-    Raises BadInput (unknown name, weights where there are none), ModelError (weights that cannot be used).
+    Raises BadInput (unknown name, weights where there are none), ModelError (weights that cannot be used, or a package
+    that this model needs and this machine lacks).
     """
     chosen = card(name)
     chosen.check_weights(weights)
     module, function = chosen.loader.split(":")
-    model: Model = getattr(import_module(module), function)(device, dtype, weights or chosen.weights)
+    try:
+        model: Model = getattr(import_module(module), function)(device, dtype, weights or chosen.weights)
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"{name} needs the package {error.name}, which is not installed; pip install 'fifo-diffusion[models]'"
+        ) from error
     return model
