@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+import tiny_opensora_plan as plan
 from torch import Tensor
 
 from fifo_diffusion.models.base import Model
@@ -39,4 +40,8 @@ class Case:
 CASES = [
     Case("embedded", side=8, trained=True),
     Case("gauss", side=8, trained=True),
+    *(
+        Case(name, side=4, make=plan.maker(window), published=plan.said, apart=plan.apart)
+        for name, window in (("open-sora-plan", 17), ("open-sora-plan-221", 56))
+    ),
 ]
