@@ -256,6 +256,11 @@ def scaled_linear_betas(steps: int = 1000, first: float = 0.00085, last: float =
     return torch.cumprod(1 - betas, dim=0)
 
 
+def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> Tensor:
+    """alphas_cumprod (steps,) of evenly spread betas (arXiv:2006.11239), as in Latte and Open-Sora Plan."""
+    return torch.cumprod(1 - torch.linspace(first, last, steps, dtype=torch.float64), dim=0)
+
+
 def cosine(steps: int = 1000, offset: float = 0.008) -> Tensor:
     """alphas_cumprod (steps,) of eq. 17 of arXiv:2102.09672, each beta at most 0.999 as there."""
     at = torch.linspace(0, 1, steps + 1, dtype=torch.float64)

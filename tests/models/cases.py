@@ -11,7 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import tiny_opensora_plan as plan
+import tiny_latte
+import tiny_opensora_plan
+import tiny_zeroscope
 from torch import Tensor
 
 from fifo_diffusion.models.base import Model
@@ -41,7 +43,31 @@ CASES = [
     Case("embedded", side=8, trained=True),
     Case("gauss", side=8, trained=True),
     *(
-        Case(name, side=4, make=plan.maker(window), published=plan.said, apart=plan.apart)
+        Case(name, side=8, make=tiny_zeroscope.make, published=tiny_zeroscope.said, apart=tiny_zeroscope.apart)
+        for name in ("zeroscope", "modelscope")
+    ),
+    Case(
+        "latte",
+        side=8,
+        make=tiny_latte.make_latte,
+        published=tiny_latte.said_by_latte,
+        apart=tiny_latte.latte_apart,
+    ),
+    Case(
+        "latte-ucf101",
+        side=8,
+        make=tiny_latte.make_ucf101,
+        published=tiny_latte.said_by_ucf101,
+        apart=tiny_latte.ucf101_apart,
+    ),
+    *(
+        Case(
+            name,
+            side=4,
+            make=tiny_opensora_plan.maker(window),
+            published=tiny_opensora_plan.said,
+            apart=tiny_opensora_plan.apart,
+        )
         for name, window in (("open-sora-plan", 17), ("open-sora-plan-221", 56))
     ),
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fifo_diffusion.errors import BadInput, ModelError
 
@@ -14,6 +14,26 @@ if TYPE_CHECKING:
     import torch
 
     from fifo_diffusion.models.base import Model
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory on a GPU in half precision, GiB, at the card's size; counted by `models.need`, which says what is left out."""
+
+    stays: float  # network and autoencoder
+    text: float  # the text encoder, while it reads
+    window: float  # one evaluation of one window
+    decode: float  # one latent frame to pixels
+
+    RESERVE: ClassVar[float] = 0.8  # CUDA's own, workspaces and gaps: what is not counted
+
+    def least(self) -> float:
+        """GiB with `--memory low`: one window at a time, guidance apart, text read on the CPU."""
+        return self.stays + max(self.window, self.decode) + self.RESERVE
+
+    def most(self, batch: int) -> float:
+        """GiB with `--memory high` for a batch of windows, each with its guidance."""
+        return self.stays + max(2 * batch * self.window, self.decode, self.text) + self.RESERVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +59,19 @@ class Card:
     eta: float
     guidance: float
     scale: int = 1  # each pixel shown as scale x scale
+    memory: Need | None = None  # None: little
+    lora: bool = False  # whether it takes LoRA weights
 
     def check_weights(self, weights: str | None) -> None:
         """Raises BadInput for weights given to a model that has none."""
         if weights is not None and not self.other_weights:
             raise BadInput(f"{self.name} has no weights, so --weights {weights} cannot be used; leave it out")
+
+    def check_lora(self, given: Sequence[str]) -> None:
+        """Raises BadInput for LoRA weights given to a model that takes none."""
+        if given and not self.lora:
+            able = ", ".join(card.name for card in MODELS.values() if card.lora)
+            raise BadInput(f"{self.name} takes no LoRA weights, so leave --lora {given[0]} out; those that do: {able}")
 
     def check_levels(self, levels: int) -> None:
         """Raises BadInput for more levels than the model can tell apart."""
@@ -103,6 +131,80 @@ MODELS: Mapping[str, Card] = {
             eta=0.0,
             guidance=1.0,
             scale=4,
+        ),
+        Card(
+            name="zeroscope",
+            summary="text to video at 576x320, 24 frames a window (zeroscope v2; cc-by-nc-4.0)",
+            needs="diffusers and transformers (the extra `models`), and the weights: cerspense/zeroscope_v2_576w",
+            loader="fifo_diffusion.models.zeroscope:load",
+            weights="cerspense/zeroscope_v2_576w",
+            window=24,  # of its model card
+            space=8,
+            size=(576, 320),
+            any_size=True,
+            fps=8,
+            levels=999,
+            partitions=4,  # n of arXiv:2405.11473
+            lookahead="last",
+            eta=0.5,  # the paper says DDIM with eta 0.5 or 1, and has published 1 for VideoCrafter2 only
+            guidance=9.0,  # of diffusers' TextToVideoSDPipeline; the paper's configuration is not published
+            memory=Need(stays=2.78, text=1.27, window=1.36, decode=0.26),
+            lora=True,
+        ),
+        Card(
+            name="modelscope",
+            summary="text to video at 256x256, the network zeroscope was made from (ModelScope; cc-by-nc-4.0)",
+            needs="diffusers and transformers (the extra `models`), and the weights: ali-vilab/text-to-video-ms-1.7b",
+            loader="fifo_diffusion.models.zeroscope:load",
+            weights="ali-vilab/text-to-video-ms-1.7b",
+            window=16,  # arXiv:2308.06571
+            space=8,
+            size=(256, 256),
+            any_size=True,
+            fps=8,
+            levels=999,
+            partitions=4,
+            lookahead="last",
+            eta=0.5,  # as zeroscope
+            guidance=9.0,
+            memory=Need(stays=2.78, text=1.27, window=0.32, decode=0.09),
+            lora=True,
+        ),
+        Card(
+            name="latte",
+            summary="text to video at 512x512, a transformer (Latte-1; Apache-2.0)",
+            needs="diffusers, transformers and sentencepiece (the extra `models`), and the weights: maxin-cn/Latte-1",
+            loader="fifo_diffusion.models.latte:load",
+            weights="maxin-cn/Latte-1",
+            window=16,
+            space=8,
+            size=(512, 512),
+            fps=8,  # of the authors' examples
+            levels=999,
+            partitions=4,
+            lookahead="last",
+            eta=1.0,
+            guidance=7.5,  # of diffusers' LattePipeline
+            memory=Need(stays=2.13, text=8.87, window=0.81, decode=0.38),
+            lora=True,
+        ),
+        Card(
+            name="latte-ucf101",
+            summary="the 101 actions of UCF-101 at 256x256, the base of the paper's FVD table (Latte; Apache-2.0)",
+            needs="diffusers (the extra `models`), and ucf101.pt with its vae folder: maxin-cn/Latte",
+            loader="fifo_diffusion.models.latte_classes:load",
+            weights="maxin-cn/Latte",
+            window=16,
+            space=8,
+            size=(256, 256),
+            fps=8,
+            levels=999,
+            partitions=4,  # 64 steps, as in table 1 of arXiv:2405.11473
+            lookahead="last",
+            eta=1.0,
+            guidance=7.0,  # of the authors' configs/ucf101/ucf101_sample.yaml; the paper does not say
+            memory=Need(stays=1.41, text=0.0, window=0.16, decode=0.09),
+            lora=True,
         ),
         Card(
             name="open-sora-plan",

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
+from fifo_diffusion.errors import ModelError
 from fifo_diffusion.protocols import Cond, Decoder, Denoiser
 from fifo_diffusion.schedule import NoiseSchedule
 
@@ -40,6 +42,14 @@ class Model(ABC):
     @abstractmethod
     def decoder(self) -> Decoder:
         """Latents to pixels; a new one for each stream, since it may hold frames back."""
+
+    def add_lora(self, file: Path, scale: float) -> None:
+        """Add a LoRA file to the network.  Raises ModelError for one that does not fit; only where the card says so."""
+        raise ModelError(f"this model takes no LoRA weights, so {file} cannot be used")
+
+    def save_memory(self) -> None:
+        """From now on use less memory on the device, however slow; a model that has nothing to save does nothing."""
+        return
 
     def remarks(self, prompt: str) -> list[str]:
         """What of a prompt the text encoder cannot hear, a sentence each."""

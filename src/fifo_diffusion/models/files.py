@@ -67,7 +67,8 @@ def single_file(path: Path, names: Sequence[str]) -> Path:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor of a .safetensors file or a checkpoint written by torch.save, by name; memory-mapped if it can.
 
-    A checkpoint may hold its tensors directly, under "state_dict" (Lightning) or under "module" (DeepSpeed).
+    A checkpoint may hold its tensors directly, under "ema" (averaged in training, preferred), under "state_dict"
+    (Lightning), under "module" (DeepSpeed) or under "model".
     Raises ModelError, naming the file, when it is missing, cut short, no checkpoint, or holds more than tensors.
     """
     try:
@@ -93,7 +94,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _tensors(held: Any, path: Path) -> dict[str, Tensor]:
-    for wrapper in ("state_dict", "module"):
+    for wrapper in ("ema", "state_dict", "module", "model"):
         if isinstance(held, Mapping) and isinstance(held.get(wrapper), Mapping):
             held = held[wrapper]
     found = {k: v for k, v in held.items() if isinstance(v, Tensor)} if isinstance(held, Mapping) else {}
