@@ -63,11 +63,11 @@ CASES = [
     *(
         Case(
             name,
-            side=4,
+            side=side,
             make=tiny_opensora_plan.maker(window),
             published=tiny_opensora_plan.said,
             apart=tiny_opensora_plan.apart,
         )
-        for name, window in (("open-sora-plan", 17), ("open-sora-plan-221", 56))
+        for name, window, side in (("open-sora-plan", 17, 4), ("open-sora-plan-221", 56, 2))
     ),
 ]

@@ -24,6 +24,7 @@ from fifo_diffusion.errors import BadInput, ModelError
 
 TIME, SPACE = 4, 8  # frames a latent, pixels a latent each way
 SCALE = 0.18215  # latents the diffusion network sees = what the encoder says x SCALE
+_MOST = 2**26  # numbers that a convolution reads at once
 
 
 class CausalConv3d(nn.Module):
@@ -36,7 +37,13 @@ class CausalConv3d(nn.Module):
         self.conv = nn.Conv3d(wide, narrow, (time, high, across), padding=(0, high // 2, across // 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(_held(x, self.before))
+        """A few frames at a time, so that what stands before them is put before few; the numbers are the same."""
+        b, c, t, h, w = x.shape
+        out = x.new_empty(b, self.conv.out_channels, t, h, w)
+        step = max(1, _MOST // (b * c * h * w))
+        for start in range(0, t, step):
+            piece = x[:, :, max(start - self.before, 0) : start + step]
+            out[:, :, start : start + step] = self.conv(_held(piece, max(self.before - start, 0)))
         return out
 
 
@@ -63,10 +70,12 @@ class _Resnet(nn.Module):
         return self._body(x) if self.video else _per_frame(self._body, x)
 
     def _body(self, x: Tensor) -> Tensor:
-        h = self.conv1(functional.silu(self.norm1(x)))
-        h = self.conv2(functional.silu(self.norm2(h)))
-        out: Tensor = self.nin_shortcut(x) + h
-        return out
+        h: Tensor = functional.silu(self.norm1(x), inplace=True)  # one name, so that no step keeps the one before it
+        h = self.conv1(h)
+        h = functional.silu(self.norm2(h), inplace=True)
+        h = self.conv2(h)
+        h += self.nin_shortcut(x)
+        return h
 
 
 class _Attention(nn.Module):
@@ -121,8 +130,9 @@ class _Upsample(nn.Module):
         self.conv = CausalConv3d(width, width, (1, 3, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(_per_frame(lambda flat: functional.interpolate(flat, scale_factor=2.0), x))
-        return out
+        few = torch.split(x, max(1, _MOST // (4 * x[:, :, 0].numel())), dim=2)
+        larger = (_per_frame(lambda flat: functional.interpolate(flat, scale_factor=2.0), part) for part in few)
+        return torch.cat([self.conv(part) for part in larger], dim=2)
 
 
 class _TimeUpsample(nn.Module):
@@ -360,7 +370,8 @@ def _shape(config: Mapping[str, Any]) -> _Shape:
     steps = tuple(sum(level) for level in (shape.down_time, shape.up_time, shape.down_space, shape.up_space))
     if steps != (2, 2, 3, 3):
         raise ModelError(
-            f"the autoencoder's config.json halves time {steps[0]} and space {steps[2]} times; 2 and 3 are needed"
+            f"the autoencoder's config.json halves and doubles time {steps[0]} and {steps[1]} times, space {steps[2]} "
+            f"and {steps[3]} times; 2 and 3 are those of Open-Sora Plan v1.1.0"
         )
     return shape
 
@@ -392,7 +403,7 @@ def _per_frame(change: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if x.ndim == 4:
         return change(x)
     flat = change(x.transpose(1, 2).flatten(0, 1))
-    return flat.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+    return flat.view(x.shape[0], x.shape[2], *flat.shape[1:]).transpose(1, 2)
 
 
 def _twice(x: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.causal_vae import CausalVAE, ChunkedDecoder
 from fifo_diffusion.models.files import check_keys, fingerprint, locate, read_tensors, single_file
 from fifo_diffusion.models.latte import latte
+from fifo_diffusion.models.lora import add_lora
 from fifo_diffusion.models.text import Reader, t5_reader
 from fifo_diffusion.protocols import Cond, Denoiser
 from fifo_diffusion.schedule import NoiseSchedule, leading, linear_betas, variance_preserving
@@ -85,12 +86,19 @@ class OpenSoraPlan(Model):
     """The network in the run's precision; the autoencoder too, but in float32 on a CPU; T5 where it finds room."""
 
     def __init__(
-        self, network: PlanTransformer, autoencoder: CausalVAE, reader: Reader, device: torch.device, dtype: torch.dtype
+        self,
+        network: PlanTransformer,
+        autoencoder: CausalVAE,
+        reader: Reader,
+        device: torch.device,
+        dtype: torch.dtype,
+        files: list[Path],
     ) -> None:
+        """network, autoencoder: on the device, in their precision; files: those their weights are from."""
         self.network, self.autoencoder, self._reader = network, autoencoder, reader
         self.channels = autoencoder.channels
         self.device, self.dtype = device, dtype
-        self.files: tuple[Path, ...] = ()
+        self._files = files
 
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
         """ "paper" is the sampler of the authors' script: DDPM (with eta 1), leading spacing, x0 kept within +-1.
@@ -146,9 +154,16 @@ class OpenSoraPlan(Model):
         like = next(self.autoencoder.parameters())
         return self.autoencoder.encode(pixels.transpose(1, 2).to(like), TILE).to(torch.float32)
 
+    def add_lora(self, file: Path, scale: float) -> None:
+        add_lora(self.network, file, scale)
+        self._files.append(file)
+
+    def save_memory(self) -> None:
+        self._reader.where = torch.device("cpu")
+
     @cached_property
     def weights(self) -> str:
-        return fingerprint(self.files)
+        return fingerprint(self._files)
 
 
 def load(device: torch.device, dtype: torch.dtype, weights: str | None, window: int = 17) -> OpenSoraPlan:
@@ -164,15 +179,14 @@ def load(device: torch.device, dtype: torch.dtype, weights: str | None, window: 
     network, network_file = _transformer(inside, window)
     autoencoder, autoencoder_file = _autoencoder(folder / "vae")
     reader = _reader(folder, device, dtype)
-    model = OpenSoraPlan(
+    return OpenSoraPlan(
         network.to(device, dtype),
         autoencoder.to(device, dtype if device.type == "cuda" else torch.float32),
         reader,
         device,
         dtype,
+        [network_file, autoencoder_file],
     )
-    model.files = (network_file, autoencoder_file)
-    return model
 
 
 load_221 = partial(load, window=56)
