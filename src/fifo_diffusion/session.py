@@ -76,7 +76,7 @@ def resolve(run: Run) -> Decided:
 
 
 def _room(card: models.Card, size: tuple[int, int], dtype: str, gib: float | None) -> int:
-    """How many windows of this model, each with its guidance, fit into the memory at once; 0 where not even one does."""
+    """How many windows of this model, each with its guidance, fit into the memory at once; 0 where none does."""
     need = card.memory
     if need is None or gib is None:
         return 64

@@ -55,9 +55,7 @@ def make_ucf101(folder: Path) -> str:
 
 
 def tiny_ucf101(kind: Any) -> Any:
-    return kind(
-        width=128, depth=4, heads=2, patch=2, patches=16, frames=16, channels=4, out=8, classes=101, hidden=256
-    )
+    return kind(width=128, depth=4, heads=2, patch=2, patches=16, frames=16, channels=4, out=8, classes=101, hidden=512)
 
 
 def said_by_ucf101(model: Model, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
@@ -93,7 +91,8 @@ def said_by_ucf101(model: Model, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
     shift, scale = net.final_layer["adaLN_modulation"](told).repeat_interleave(f, dim=0)[:, None].chunk(2, dim=-1)
     x = net.final_layer["linear"](torch.nn.functional.layer_norm(x, (128,), eps=1e-6) * (1 + scale) + shift)
     x = x.view(b, f, h, w, 2, 2, 8).permute(0, 6, 1, 2, 4, 3, 5).reshape(b, 8, f, 2 * h, 2 * w)
-    return x[:, : z.shape[1]]
+    answer: Tensor = x[:, : z.shape[1]]
+    return answer
 
 
 def _as_dit(weights: dict[str, Tensor], head: str) -> dict[str, Tensor]:

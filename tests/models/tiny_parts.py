@@ -6,14 +6,16 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-WORDS = "a red blue balloon fish moving left right over snowy mountains the ocean and very old city at night".split()
+TEXT = "a red blue balloon fish moving left right over snowy mountains the ocean and very old city at night"
+WORDS = TEXT.split()
 
 
-def scramble(net: nn.Module, seed: int, size: float = 0.7) -> nn.Module:
+def scramble(net: Any, seed: int, size: float = 0.7) -> Any:
     """Random weights everywhere, those that begin as zeros or ones too, so that nothing passes by being left out."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -106,7 +108,7 @@ def write_t5(text: Path, tokenizer: Path, width: int = 32) -> None:
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([" ".join(WORDS)] * 20),
+        sentence_iterator=iter([TEXT] * 20),
         model_writer=model,
         vocab_size=60,
         hard_vocab_limit=False,
@@ -126,5 +128,3 @@ def write_t5(text: Path, tokenizer: Path, width: int = 32) -> None:
         vocab_size=64, d_model=width, d_kv=8, d_ff=64, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
     )
     scramble(T5EncoderModel(config), 6).save_pretrained(text)
-
-

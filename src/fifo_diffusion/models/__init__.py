@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Need:
-    """Memory on a GPU in half precision, GiB, at the card's size; counted by `models.need`, which says what is left out."""
+    """Memory on a GPU in half precision, in GiB, at the card's size, as `models.need` counts it."""
 
     stays: float  # network and autoencoder
     text: float  # the text encoder, while it reads

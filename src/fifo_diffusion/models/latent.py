@@ -48,7 +48,7 @@ class Table:
 class LatentModel(Model):
     """A Model over a network, an AutoencoderKL and a noise table.  A family adds what its network hears.
 
-    network: moved to the device in the run's precision; reader: None where the network hears no text;
+    network: in the run's precision, moved to the device here; reader: None where the network hears no text;
     source: the file or folder the weights came from.
     """
 
@@ -62,7 +62,7 @@ class LatentModel(Model):
         dtype: torch.dtype,
         source: Path,
     ) -> None:
-        self.network = network.to(device, dtype).eval().requires_grad_(False)
+        self.network = network.to(device).eval().requires_grad_(False)
         self.autoencoder, self.table, self._reader, self._source = autoencoder, table, reader, source
         self.device, self.dtype = device, dtype
         self.channels = int(autoencoder.config.latent_channels)
@@ -91,15 +91,16 @@ class LatentModel(Model):
         """(k, C, H, W) -> (k, 3, height, width), one picture at a time: the same pixels for the least memory."""
         vae = self.autoencoder
         z = z.to(vae.dtype) / vae.config.scaling_factor
-        return torch.cat([vae.decode(one, return_dict=False)[0] for one in z.split(1)])
+        return torch.cat([vae.decode(one, return_dict=False)[0] for one in torch.split(z, 1)])
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """(B, F, 3, height, width) in [-1, 1] -> (B, C, F, H, W), the mean of what the autoencoder says."""
         vae = self.autoencoder
         flat = pixels.to(self.device, vae.dtype).flatten(0, 1)
-        latents = torch.cat([vae.encode(one).latent_dist.mode() for one in flat.split(1)]) * vae.config.scaling_factor
-        return latents.unflatten(0, pixels.shape[:2]).transpose(1, 2).to(torch.float32)
+        latents: Any = torch.cat([vae.encode(one).latent_dist.mode() for one in torch.split(flat, 1)])
+        scaled: Tensor = latents.unflatten(0, pixels.shape[:2]).transpose(1, 2).float() * vae.config.scaling_factor
+        return scaled
 
     def remarks(self, prompt: str) -> list[str]:
         return [] if self._reader is None else self._reader.remarks(prompt)
@@ -141,7 +142,9 @@ def table_of(folder: Path) -> Table:
     elif shape in tables and said.get("trained_betas") is None and not said.get("rescale_betas_zero_snr"):
         alphas_cumprod = tables[shape](steps, first, last)
     else:
-        raise ModelError(f"{file} asks for beta_schedule {shape!r} in a form that is not known here; use another folder")
+        raise ModelError(
+            f"{file} asks for beta_schedule {shape!r} in a form that is not known here; use another folder"
+        )
     if predicts not in predictions:
         raise ModelError(f"{file} has prediction_type {predicts!r}; known are {', '.join(predictions)}")
     return Table(alphas_cumprod, predictions[predicts])

@@ -33,7 +33,6 @@ PUBLISHED = {  # transformer/config.json of maxin-cn/Latte-1
 class Latte(LatentModel):
     """Text to video: 16 frames of 512x512, T5 text."""
 
-
     def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
         """cond["text"] (B, L, D) and its own tokens cond["heard"] (B, L), or (B, F, ...) where each frame hears its
         own.
@@ -63,10 +62,10 @@ def latte(net: Any, z: Tensor, t: Tensor, text: Tensor, heard: Tensor | None) ->
         )
     side = net.config.patch_size
     h, w = height // side, width // side
-    x = net.pos_embed(z.transpose(1, 2).flatten(0, 1))  # (B F, P, D)
+    x: Any = net.pos_embed(z.transpose(1, 2).flatten(0, 1))  # (B F, P, D)
     none = {"resolution": None, "aspect_ratio": None}
     shifts, time = net.adaln_single(t.flatten(), none, batch_size=b * f, hidden_dtype=x.dtype)  # (B F, 6 D), (B F, D)
-    along = shifts.unflatten(0, (b, f)).repeat_interleave(h * w, dim=0)  # (B P, F, 6 D): the same, across frames
+    along = shifts.view(b, f, -1).repeat_interleave(h * w, dim=0)  # (B P, F, 6 D): the same, across frames
     text = _each_frame(net.caption_projection(text), f)
     bias = None if heard is None else _bias(_each_frame(heard[..., None], f).squeeze(-1), x.dtype)
     for i, (within, across) in enumerate(zip(net.transformer_blocks, net.temporal_transformer_blocks, strict=True)):
@@ -79,15 +78,17 @@ def latte(net: Any, z: Tensor, t: Tensor, text: Tensor, heard: Tensor | None) ->
     shift, scale = (net.scale_shift_table + time[:, None]).chunk(2, dim=1)
     x = net.proj_out(net.norm_out(x) * (1 + scale) + shift)
     x = x.unflatten(1, (h, w)).unflatten(-1, (side, side, -1))  # (B F, h, w, side, side, C')
-    return x.permute(0, 5, 1, 3, 2, 4).reshape(b, f, -1, height, width).transpose(1, 2)
+    answer: Tensor = x.permute(0, 5, 1, 3, 2, 4).reshape(b, f, -1, height, width).transpose(1, 2)
+    return answer
 
 
 def _across(block: Any, x: Tensor, shifts: Tensor) -> Tensor:
     """A temporal block whose modulation differs from frame to frame: x (B P, F, D), shifts (B P, F, 6 D)."""
-    rows = (shifts.unflatten(-1, (6, -1)) + block.scale_shift_table).unbind(dim=2)
-    shift, scale, gate, shift_ff, scale_ff, gate_ff = rows
+    rows = shifts.view(*shifts.shape[:2], 6, -1) + block.scale_shift_table
+    shift, scale, gate, shift_ff, scale_ff, gate_ff = rows.unbind(dim=2)
     x = x + gate * block.attn1(block.norm1(x) * (1 + scale) + shift)
-    return x + gate_ff * block.ff(block.norm2(x) * (1 + scale_ff) + shift_ff)
+    answer: Tensor = x + gate_ff * block.ff(block.norm2(x) * (1 + scale_ff) + shift_ff)
+    return answer
 
 
 def _each_frame(x: Tensor, f: int) -> Tensor:

@@ -27,9 +27,7 @@ from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import linear_betas
 
 # The labels are the data set's folders (arXiv:1212.0402) in the order of Python's `sorted`: capitals first.
-CLASSES = tuple(
-    sorted(
-        """
+_NAMES = """
     ApplyEyeMakeup ApplyLipstick Archery BabyCrawling BalanceBeam BandMarching BaseballPitch Basketball BasketballDunk
     BenchPress Biking Billiards BlowDryHair BlowingCandles BodyWeightSquats Bowling BoxingPunchingBag BoxingSpeedBag
     BreastStroke BrushingTeeth CleanAndJerk CliffDiving CricketBowling CricketShot CuttingInKitchen Diving Drumming
@@ -41,9 +39,8 @@ CLASSES = tuple(
     Rowing SalsaSpin ShavingBeard Shotput SkateBoarding Skiing Skijet SkyDiving SoccerJuggling SoccerPenalty
     StillRings SumoWrestling Surfing Swing TableTennisShot TaiChi TennisSwing ThrowDiscus TrampolineJumping Typing
     UnevenBars VolleyballSpiking WalkingWithDog WallPushups WritingOnBoard YoYo
-    """.split()
-    )
-)
+"""
+CLASSES = tuple(sorted(_NAMES.split()))
 _HEADS = {1152: 16, 1024: 16, 768: 12, 384: 6}  # by width: XL, L, B, S
 
 
@@ -57,12 +54,16 @@ class ClassLatte(nn.Module):
         super().__init__()
         self.patch = patch
         self.x_embedder = nn.ModuleDict({"proj": nn.Conv2d(channels, width, patch, patch)})
-        self.t_embedder = nn.ModuleDict({"mlp": nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))})
+        self.t_embedder = nn.ModuleDict(
+            {"mlp": nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))}
+        )
         self.y_embedder = nn.ModuleDict({"embedding_table": nn.Embedding(classes + 1, width)})  # the last: no class
         self.pos_embed = nn.Parameter(torch.zeros(1, patches, width))
         self.temp_embed = nn.Parameter(torch.zeros(1, frames, width))
         self.blocks = nn.ModuleList(_Block(width, heads, hidden) for _ in range(depth))
-        self.final_layer = nn.ModuleDict({"linear": nn.Linear(width, patch**2 * out), "adaLN_modulation": _told(width, 2)})
+        self.final_layer = nn.ModuleDict(
+            {"linear": nn.Linear(width, patch**2 * out), "adaLN_modulation": _told(width, 2)}
+        )
 
     def forward(self, z: Tensor, t: Tensor, told: Tensor) -> Tensor:
         """z (B, C, F, H, W), t (B, F), told (B, F, D) the embedding of each frame's class -> (B, C', F, H, W)."""
@@ -83,11 +84,12 @@ class ClassLatte(nn.Module):
         shift, scale = self.final_layer["adaLN_modulation"](within).chunk(2, dim=-1)
         x = self.final_layer["linear"](_norm(x) * (1 + scale) + shift)
         x = x.unflatten(1, (h, w)).unflatten(-1, (self.patch, self.patch, -1))  # (B F, h, w, patch, patch, C')
-        return x.permute(0, 5, 1, 3, 2, 4).reshape(b, f, -1, height, width).transpose(1, 2)
+        answer: Tensor = x.permute(0, 5, 1, 3, 2, 4).reshape(b, f, -1, height, width).transpose(1, 2)
+        return answer
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor]) -> Self:
-        """An unfilled network of the size of these weights, on torch's meta device.  Raises KeyError for a missing key."""
+        """A network of the size of these weights, on torch's meta device.  Raises KeyError for a missing key."""
         width, channels, patch, _ = weights["x_embedder.proj.weight"].shape
         with torch.device("meta"):
             return cls(
@@ -117,7 +119,8 @@ class _Block(nn.Module):
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(told).chunk(6, dim=-1)
         x = x + gate * self._attend(_norm(x) * (1 + scale) + shift)
         hidden = functional.gelu(self.mlp["fc1"](_norm(x) * (1 + scale_mlp) + shift_mlp), approximate="tanh")
-        return x + gate_mlp * self.mlp["fc2"](hidden)
+        answer: Tensor = x + gate_mlp * self.mlp["fc2"](hidden)
+        return answer
 
     def _attend(self, x: Tensor) -> Tensor:
         q, k, v = self.attn["qkv"](x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -161,7 +164,9 @@ class LatteUcf101(LatentModel):
             return []
         names = [_words(name) for name in CLASSES]
         names = get_close_matches(prompt.lower(), names, n=3, cutoff=0.3) or names[::20]
-        return [f"{prompt!r} names none of UCF-101's actions, so no class is heard; there are {', '.join(names)} and more"]
+        return [
+            f"{prompt!r} names none of UCF-101's actions, so no class is heard; there are {', '.join(names)} and more"
+        ]
 
 
 def named(prompt: str) -> int | None:
@@ -188,7 +193,9 @@ def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Latte
     try:
         network = ClassLatte.of(found)
     except KeyError as missing:
-        raise ModelError(f"the weights {file} lack {missing.args[0]}; they are incomplete or of another model") from None
+        raise ModelError(
+            f"the weights {file} lack {missing.args[0]}; they are incomplete or of another model"
+        ) from None
     check_keys(file, {k: v.shape for k, v in found.items()}, {k: v.shape for k, v in network.state_dict().items()})
     network.load_state_dict({key: value.to(dtype) for key, value in found.items()}, assign=True)
     vae = autoencoder(next((at for at in folders if at.is_dir()), folders[0]), device, dtype)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,17 +38,15 @@ class _Pair:
 
 
 def find_lora(given: str) -> tuple[Path, float]:
-    """`FILE`, `FOLDER` or either with `:scale` behind it -> the .safetensors that is meant, and the scale, 1 if not said.
+    """`FILE` or `FOLDER`, or either with `:scale` behind it -> the .safetensors that is meant, and the scale (or 1).
 
     Raises BadInput for one that is not there.
     """
     path, scale = Path(given), 1.0
     before, colon, number = given.rpartition(":")
     if colon and before and not path.exists():
-        try:
+        with suppress(ValueError):  # a colon in the name
             path, scale = Path(before), float(number)
-        except ValueError:
-            pass  # a colon in the name
     if not math.isfinite(scale):
         raise BadInput(f"the LoRA {given} has scale {number}; give a number, such as {before}:0.8")
     if not path.is_dir():
@@ -70,7 +69,9 @@ def add_lora(network: nn.Module, file: Path, scale: float) -> None:
 
     Raises ModelError when it cannot be read or a key of it has no place in the network.
     """
-    layers = {name: layer for name, layer in network.named_modules() if isinstance(getattr(layer, "weight", None), Tensor)}
+    layers = {
+        name: layer for name, layer in network.named_modules() if isinstance(getattr(layer, "weight", None), Tensor)
+    }
     changes = []
     for name, pair in _pairs(file, layers).items():
         if pair.down is None or pair.up is None:
@@ -99,7 +100,7 @@ def add_lora(network: nn.Module, file: Path, scale: float) -> None:
 
 
 def _pairs(file: Path, layers: Mapping[str, nn.Module]) -> dict[str, _Pair]:
-    """By the layer's name in the network.  Raises ModelError for a key that is no LoRA's or whose layer is not there."""
+    """By the layer's name in the network.  Raises ModelError for a key that has no place there."""
     by_underscores = {name.replace(".", "_"): name for name in layers}
     pairs: dict[str, _Pair] = {}
     for key, value in _tensors(file).items():
@@ -160,6 +161,10 @@ def _settings(file: Path) -> tuple[float | None, bool, dict[str, float]]:
                 kept = json.loads((opened.metadata() or {}).get("lora_adapter_metadata", "{}"))
             said = {key.removeprefix("unet.").removeprefix("transformer."): value for key, value in kept.items()}
         alpha, each = said.get("lora_alpha"), said.get("alpha_pattern") or {}
-        return (None if alpha is None else float(alpha), bool(said.get("use_rslora")), {k: float(v) for k, v in each.items()})
+        return (
+            None if alpha is None else float(alpha),
+            bool(said.get("use_rslora")),
+            {k: float(v) for k, v in each.items()},
+        )
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ModelError(f"the settings of the LoRA {file} cannot be read ({error}); fetch it again") from error

@@ -55,16 +55,17 @@ def count(name: str) -> Need:
 
 def peak(run: Callable[[], object]) -> int:
     """The most bytes that were alive at once of what `run` made."""
-    with _Fused(), _Alive() as alive:
+    alive = _Alive()
+    with _Fused(), alive:
         run()
     return alive.most
 
 
-class _Alive(TorchDispatchMode):
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of every storage made inside it, until it is let go."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self._known: set[int] = set()
 
@@ -106,7 +107,7 @@ class _Fused(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _clip() -> nn.Module:
+def _clip() -> Any:
     """OpenCLIP ViT-H's text tower without its last layer, as ModelScope and VideoCrafter use it."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -115,7 +116,7 @@ def _clip() -> nn.Module:
     )  # in float32, as `text.clip_reader` keeps it
 
 
-def _t5() -> nn.Module:
+def _t5() -> Any:
     from transformers import T5Config, T5EncoderModel
 
     config = T5Config(

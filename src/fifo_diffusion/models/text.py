@@ -68,7 +68,7 @@ def clip_reader(folder: Path, where: torch.device) -> Reader:
     """
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    tokenizer = _tokenizer(CLIPTokenizer, folder / "tokenizer")
+    tokenizer = _tokenizer(CLIPTokenizer, folder / "tokenizer", "vocab.json")
     net = component(CLIPTextModel, folder / "text_encoder", torch.float32, ignore=r"position_ids$")
     return Reader(net, tokenizer, where, longest=net.config.max_position_embeddings, masked=False)
 
@@ -89,13 +89,15 @@ def t5_reader(
     """
     from transformers import T5EncoderModel, T5TokenizerFast
 
-    tokenizer = _tokenizer(T5TokenizerFast, folder / words)
+    tokenizer = _tokenizer(T5TokenizerFast, folder / words, "spiece.model")
     half = torch.bfloat16 if dtype == torch.float16 else dtype
     net = component(T5EncoderModel, folder / text, half, ignore=r"^decoder|^lm_head|embed_tokens")
     return Reader(net, tokenizer, where, longest, masked=True, tidy=lambda prompt: prompt.lower().strip())
 
 
-def _tokenizer(kind: Any, folder: Path) -> Any:
+def _tokenizer(kind: Any, folder: Path, words: str) -> Any:
+    if not any((folder / name).is_file() for name in (words, "tokenizer.json")):  # the library takes an empty folder
+        raise ModelError(f"there is no {words} in {folder}; give a folder in the layout of diffusers, with a tokenizer")
     try:
         return kind.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # the library has a dozen kinds

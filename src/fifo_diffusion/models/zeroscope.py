@@ -40,6 +40,4 @@ def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Zeros
     folder = locate(weights or "cerspense/zeroscope_v2_576w", FOLDER)
     network = component(FrameUNet, folder / "unet", dtype)
     vae = autoencoder(folder / "vae", device, dtype)
-    return Zeroscope(
-        network, vae, table_of(folder), clip_reader(folder, device), device, dtype, source=folder
-    )
+    return Zeroscope(network, vae, table_of(folder), clip_reader(folder, device), device, dtype, source=folder)
