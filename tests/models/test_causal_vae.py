@@ -14,14 +14,13 @@ from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_opensora_plan import VAE_CONFIG
 from torch import Tensor, nn
 
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.models import causal_vae
-from fifo_diffusion.models.causal_vae import CausalConv3d, CausalVAE, ChunkedDecoder, _tiled
+from fifo_diffusion.models.causal_vae import PUBLISHED, CausalConv3d, CausalVAE, ChunkedDecoder, _tiled
 
-TINY = {**VAE_CONFIG, "hidden_size": 32, "hidden_size_mult": [1, 1, 2, 2]}
+TINY = {**PUBLISHED, "hidden_size": 32, "hidden_size_mult": [1, 1, 2, 2]}
 
 
 def tiny() -> CausalVAE:
@@ -41,7 +40,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 def test_the_full_size_has_the_published_keys_and_parameters() -> None:
     """260 keys, 246.86 million numbers; 149.51 of them decode.  Names and shapes of each kind of block."""
     with torch.device("meta"):
-        net = CausalVAE(VAE_CONFIG)
+        net = CausalVAE(PUBLISHED)
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     assert len(shapes) == 260
     assert sum(p.numel() for p in net.parameters()) == 246_859_499

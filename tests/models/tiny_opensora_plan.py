@@ -16,22 +16,9 @@ from tiny_parts import scramble, silenced, write_t5
 from torch import Tensor
 
 from fifo_diffusion.models.base import Model
-from fifo_diffusion.models.causal_vae import CausalVAE
+from fifo_diffusion.models.causal_vae import PUBLISHED, CausalVAE
 from fifo_diffusion.protocols import Cond
 
-VAE_CONFIG: dict[str, Any] = {  # vae/config.json, without the settings of its training
-    "_class_name": "CausalVAEModel", "attn_resolutions": [], "decoder_attention": "AttnBlock3DFix",
-    "decoder_conv_in": "CausalConv3d", "decoder_conv_out": "CausalConv3d", "decoder_mid_resnet": "ResnetBlock3D",
-    "decoder_resnet_blocks": ["ResnetBlock3D"] * 4, "decoder_spatial_upsample": ["", *["SpatialUpsample2x"] * 3],
-    "decoder_temporal_upsample": ["", "", "TimeUpsampleRes2x", "TimeUpsampleRes2x"], "double_z": True, "dropout": 0.0,
-    "embed_dim": 4, "encoder_attention": "AttnBlock3DFix", "encoder_conv_in": "Conv2d",
-    "encoder_conv_out": "CausalConv3d", "encoder_mid_resnet": "ResnetBlock3D",
-    "encoder_resnet_blocks": ["ResnetBlock2D", "ResnetBlock2D", "ResnetBlock3D", "ResnetBlock3D"],
-    "encoder_spatial_downsample": ["Downsample", "Downsample", "Downsample", ""],
-    "encoder_temporal_downsample": ["", "TimeDownsampleRes2x", "TimeDownsampleRes2x", ""], "hidden_size": 128,
-    "hidden_size_mult": [1, 2, 4, 4], "in_channels": 3, "num_res_blocks": 2, "out_channels": 3,
-    "q_conv": "CausalConv3d", "resolution": 256, "z_channels": 4,
-}  # fmt: skip
 TRANSFORMER_CONFIG: dict[str, Any] = {  # 65x512x512/config.json; the larger network says 56
     "_class_name": "LatteT2V", "_diffusers_version": "0.27.2", "activation_fn": "gelu-approximate",
     "attention_bias": True, "attention_head_dim": 72, "attention_mode": "xformers", "attention_type": "default",
@@ -68,7 +55,14 @@ def make(folder: Path, window: int = 17) -> str:
     save_file(weights, folder / name / "diffusion_pytorch_model.safetensors")
     (folder / name / "config.json").write_text(json.dumps(config))
 
-    config = {**VAE_CONFIG, "hidden_size": 32, "hidden_size_mult": [1, 1, 1, 1], "num_res_blocks": 1}
+    config = {
+        **PUBLISHED,
+        "_class_name": "CausalVAEModel",
+        "resolution": 256,
+        "hidden_size": 32,
+        "hidden_size_mult": [1, 1, 1, 1],
+        "num_res_blocks": 1,
+    }
     weights = {**scramble(CausalVAE(config), 2).state_dict(), "loss.logvar": torch.zeros(())}
     save_file(weights, folder / "vae" / "diffusion_pytorch_model.safetensors")
     (folder / "vae" / "config.json").write_text(json.dumps(config))

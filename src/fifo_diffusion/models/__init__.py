@@ -225,6 +225,8 @@ MODELS: Mapping[str, Card] = {
             lookahead="last",
             eta=1.0,  # DDPM
             guidance=7.5,
+            memory=Need(stays=2.43, text=8.87, window=0.87, decode=5.66),
+            lora=True,
         ),
         Card(
             name="open-sora-plan-221",
@@ -244,6 +246,8 @@ MODELS: Mapping[str, Card] = {
             lookahead="last",
             eta=1.0,
             guidance=7.5,
+            memory=Need(stays=2.43, text=8.87, window=2.87, decode=5.66),
+            lora=True,
         ),
     )
 }

@@ -26,6 +26,19 @@ TIME, SPACE = 4, 8  # frames a latent, pixels a latent each way
 SCALE = 0.18215  # latents the diffusion network sees = what the encoder says x SCALE
 _MOST = 2**26  # numbers that a convolution reads at once
 
+PUBLISHED: Mapping[str, Any] = {  # vae/config.json, without what only its training used
+    "attn_resolutions": [], "decoder_attention": "AttnBlock3DFix", "decoder_conv_in": "CausalConv3d",
+    "decoder_conv_out": "CausalConv3d", "decoder_mid_resnet": "ResnetBlock3D",
+    "decoder_resnet_blocks": ["ResnetBlock3D"] * 4, "decoder_spatial_upsample": ["", *["SpatialUpsample2x"] * 3],
+    "decoder_temporal_upsample": ["", "", "TimeUpsampleRes2x", "TimeUpsampleRes2x"], "double_z": True, "embed_dim": 4,
+    "encoder_attention": "AttnBlock3DFix", "encoder_conv_in": "Conv2d", "encoder_conv_out": "CausalConv3d",
+    "encoder_mid_resnet": "ResnetBlock3D",
+    "encoder_resnet_blocks": ["ResnetBlock2D", "ResnetBlock2D", "ResnetBlock3D", "ResnetBlock3D"],
+    "encoder_spatial_downsample": ["Downsample", "Downsample", "Downsample", ""],
+    "encoder_temporal_downsample": ["", "TimeDownsampleRes2x", "TimeDownsampleRes2x", ""], "hidden_size": 128,
+    "hidden_size_mult": [1, 2, 4, 4], "num_res_blocks": 2, "q_conv": "CausalConv3d", "z_channels": 4,
+}  # fmt: skip
+
 
 class CausalConv3d(nn.Module):
     """A convolution over time and space, `same` in size; before the first frame there is the first frame."""

@@ -12,6 +12,7 @@ Letters: B streams, C latent channels, F latent frames, H W latent height and wi
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
@@ -176,23 +177,17 @@ def load(device: torch.device, dtype: torch.dtype, weights: str | None, window: 
     if not folder.is_dir():
         raise ModelError(f"{folder} is a file; give the folder that holds {names[1]}/ and vae/")
     inside = next((folder / name for name in names if (folder / name).is_dir()), folder / names[1])
-    network, network_file = _transformer(inside, window)
-    autoencoder, autoencoder_file = _autoencoder(folder / "vae")
+    network, network_file = _transformer(inside, window, device, dtype)
+    own = dtype if device.type == "cuda" else torch.float32  # half precision is slow elsewhere
+    autoencoder, autoencoder_file = _autoencoder(folder / "vae", device, own)
     reader = _reader(folder, device, dtype)
-    return OpenSoraPlan(
-        network.to(device, dtype),
-        autoencoder.to(device, dtype if device.type == "cuda" else torch.float32),
-        reader,
-        device,
-        dtype,
-        [network_file, autoencoder_file],
-    )
+    return OpenSoraPlan(network, autoencoder, reader, device, dtype, [network_file, autoencoder_file])
 
 
 load_221 = partial(load, window=56)
 
 
-def _transformer(folder: Path, window: int) -> tuple[PlanTransformer, Path]:
+def _transformer(folder: Path, window: int, device: torch.device, dtype: torch.dtype) -> tuple[PlanTransformer, Path]:
     config = convert_config(_config(folder), folder / "config.json")
     if config.get("video_length") != window:
         raise ModelError(
@@ -204,23 +199,23 @@ def _transformer(folder: Path, window: int) -> tuple[PlanTransformer, Path]:
             net = PlanTransformer(**config)
     except (TypeError, ValueError) as error:
         raise ModelError(f"{folder / 'config.json'} describes no network that can be built ({error})") from error
-    return net, _fill(net, folder, but=("caption_projection.y_embedding",))
+    return net, _fill(net, folder, device, dtype, but=("caption_projection.y_embedding",))  # a guess at no text
 
 
-def _autoencoder(folder: Path) -> tuple[CausalVAE, Path]:
+def _autoencoder(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[CausalVAE, Path]:
     config = _config(folder)
     with init_empty_weights():
         net = CausalVAE(config)
-    return net, _fill(net, folder, but=("loss.",))
+    return net, _fill(net, folder, device, dtype, but=("loss.",))
 
 
-def _fill(net: nn.Module, folder: Path, but: tuple[str, ...]) -> Path:
+def _fill(net: nn.Module, folder: Path, device: torch.device, dtype: torch.dtype, but: tuple[str, ...]) -> Path:
     """Every weight from the folder's file, none made up; keys that begin with one of `but` are not looked at."""
     path = single_file(folder, _FILES)
     found = {name: value for name, value in read_tensors(path).items() if not name.startswith(but)}
     check_keys(path, {n: v.shape for n, v in found.items()}, {n: v.shape for n, v in net.state_dict().items()})
-    net.load_state_dict(found, assign=True)
-    net.eval().requires_grad_(False)
+    net.load_state_dict({name: value.to(device, dtype) for name, value in found.items()}, assign=True)
+    net.to(device).eval().requires_grad_(False)
     return path
 
 
@@ -258,8 +253,6 @@ def convert_config(said: Mapping[str, Any], file: Path) -> dict[str, Any]:
 
     Raises ModelError, naming the file and the key, for one that would make another network.
     """
-    import inspect
-
     known = inspect.signature(PlanTransformer).parameters
     out: dict[str, Any] = {}
     for name, value in said.items():
