@@ -33,6 +33,7 @@ class Full(NamedTuple):
     evaluate: Callable[[Tensor, Tensor], object]  # latents (B, C, F, H, W), times (B, F)
     autoencoder: Any
     text: nn.Module | None
+    decode: Callable[[Tensor], object] | None = None  # a window (B, C, F, H, W); None: the autoencoder, frame by frame
 
 
 def count(name: str) -> Need:
@@ -41,11 +42,10 @@ def count(name: str) -> Need:
     with torch.device("meta"), torch.no_grad():
         full = FULL[name]()
         width, height = (side // card.space for side in card.size)
-        channels = full.autoencoder.config.latent_channels
-        z = torch.empty(1, channels, card.window, height, width, dtype=HALF)
+        z = torch.empty(1, 4, card.window, height, width, dtype=HALF)
         t = torch.empty(1, card.window)
         window = peak(lambda: full.evaluate(z, t))
-        decode = peak(lambda: full.autoencoder.decode(z[:, :, 0]))
+        decode = peak(lambda: full.decode(z) if full.decode else full.autoencoder.decode(z[:, :, 0]))
     return Need(
         stays=_gib(_size(full.network) + _size(full.autoencoder)),
         text=0.0 if full.text is None else _gib(_size(full.text)),
@@ -162,7 +162,7 @@ def _latte() -> Full:
     from fifo_diffusion.models.latte import PUBLISHED, TOKENS, latte
 
     network = LatteTransformer3DModel(**PUBLISHED).to(HALF)
-    text, heard = torch.empty(1, TOKENS, 4096, dtype=HALF), torch.empty(1, TOKENS)
+    text, heard = torch.empty(1, TOKENS, 4096, dtype=HALF), torch.empty(1, TOKENS, dtype=torch.bool)
     return Full(network, lambda z, t: latte(network, z, t, text, heard), _autoencoder(), _t5())
 
 
@@ -174,6 +174,24 @@ def _latte_ucf101() -> Full:
     ).to(HALF)
     told = torch.empty(1, 16, 1152, dtype=HALF)
     return Full(network, lambda z, t: network(z, t, told), _autoencoder(), None)
+
+
+def _open_sora_plan(window: int) -> Full:
+    from fifo_diffusion.models.causal_vae import PUBLISHED as VAE
+    from fifo_diffusion.models.causal_vae import CausalVAE
+    from fifo_diffusion.models.latte import latte
+    from fifo_diffusion.models.opensora_plan import CHUNKS, TILE, TOKENS, PlanTransformer
+
+    network, autoencoder = PlanTransformer(video_length=window).to(HALF), CausalVAE(VAE).to(HALF)
+    text, heard = torch.empty(1, TOKENS, 4096, dtype=HALF), torch.empty(1, TOKENS, dtype=torch.bool)
+    chunk = max(CHUNKS[window])
+    return Full(
+        network,
+        lambda z, t: latte(network, z, t, text, heard),
+        autoencoder,
+        _t5(),
+        lambda z: autoencoder.decode(z[:, :, :chunk], TILE),
+    )
 
 
 def _size(net: nn.Module) -> int:
@@ -190,4 +208,6 @@ FULL: Mapping[str, Callable[[], Full]] = {
     "modelscope": _zeroscope,
     "latte": _latte,
     "latte-ucf101": _latte_ucf101,
+    "open-sora-plan": partial(_open_sora_plan, 17),
+    "open-sora-plan-221": partial(_open_sora_plan, 56),
 }
