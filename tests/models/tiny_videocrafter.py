@@ -30,12 +30,13 @@ SWITCHES = {  # fps, temporal convolutions, relative positions, length and end o
 
 def weight(key: str, shape: tuple[int, ...]) -> Tensor:
     """A weight that only its key and shape decide."""
-    r = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
+    r: Tensor = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
     if key.endswith("bias"):
         return 0.05 * r
     if len(shape) < 2:
         return 1.0 + 0.1 * r
-    return r / max(1, r[:1].numel()) ** 0.5
+    r *= max(1, r[:1].numel()) ** -0.5
+    return r
 
 
 class Keys:
@@ -236,10 +237,10 @@ def make(name: str, folder: Path) -> str:
 def stock(model: VideoCrafter) -> Any:
     """diffusers' own network with this model's weights; where it has temporal convolutions that the model lacks, they
     add nothing."""
-    config = model.unet.config
+    config = model.network.config
     width, heard, head = tuple(config.block_out_channels), config.cross_attention_dim, config.attention_head_dim
     net = _empty(model.variant.name, block_out_channels=width, cross_attention_dim=heard, attention_head_dim=head)
-    held = model.unet.state_dict()
+    held = model.network.state_dict()
     state = {key: held[key] if key in held else torch.zeros(empty.shape) for key, empty in net.state_dict().items()}
     assert all("temp_convs" in key for key in state.keys() - held.keys())
     assert all("fps_" in key or "relative_" in key for key in held.keys() - state.keys())
@@ -278,7 +279,7 @@ class Shaw:
 def published(model: Model, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
     """diffusers' network, the frame rate's embedding added by a hook and relative positions by a plain processor."""
     assert isinstance(model, VideoCrafter)
-    net, ours = stock(model), dict(model.unet.named_modules())
+    net, ours = stock(model), dict(model.network.named_modules())
     for name, module in net.named_modules():
         if hasattr(ours.get(name), "relative_position_k"):
             own = ours[name]
@@ -300,7 +301,7 @@ def apart(model: Model) -> Iterator[None]:
     assert isinstance(model, VideoCrafter)
     ends = [
         value
-        for key, value in model.unet.named_parameters()
+        for key, value in model.network.named_parameters()
         if ("temp_convs" in key and ".conv4.3." in key)
         or (("temp_attentions" in key or "transformer_in" in key) and ".proj_out." in f".{key}")
     ]

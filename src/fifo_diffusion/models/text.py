@@ -6,6 +6,8 @@ memory while frames are made; a prompt that comes later is read just the same.
 
 from __future__ import annotations
 
+import html
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ class Reader:
     net: on the CPU between readings, in whatever precision it was loaded.
     where: the device it reads on; "cpu" for one that has no room for it.
     masked: whether padding is kept from the encoder (T5) or heard like any token (CLIP as Stable Diffusion uses it).
+    tidy: what is done to a prompt first.
+    padding: the token that short prompts are filled up with; None: the tokenizer's.
     """
 
     net: nn.Module
@@ -33,12 +37,15 @@ class Reader:
     longest: int
     masked: bool
     tidy: Callable[[str], str] = str
+    padding: int | None = None
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """-> the last hidden states (P, L, D) and which tokens are the prompt's (P, L) bool, both on the CPU."""
         said = self._tokens([self.tidy(prompt) for prompt in prompts], padding="max_length", return_tensors="pt")
         ids, own = said["input_ids"], said["attention_mask"]
+        if self.padding is not None:
+            ids = ids.where(own.bool(), self.padding)
         try:
             net = self.net.to(self.where)
             states: Tensor = net(ids.to(self.where), attention_mask=own.to(self.where) if self.masked else None)[0]
@@ -66,9 +73,37 @@ def clip_reader(folder: Path, where: torch.device) -> Reader:
 
     In float32 whatever the run is in: a prompt is read once, so its precision costs nothing.
     """
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTokenizer
 
-    tokenizer = _tokenizer(CLIPTokenizer, folder / "tokenizer", "vocab.json")
+    return _clip(folder, where, _tokenizer(CLIPTokenizer, folder / "tokenizer", "vocab.json"))
+
+
+def open_clip_reader(folder: Path, where: torch.device) -> Reader:
+    """CLIP's text tower as open_clip feeds it: HTML entities are read, token 0 fills up.  Raises ModelError.
+
+    Token 0 is "!", but must not be made the tokenizer's own padding (as Stable Diffusion 2 has it): every "!" in a
+    prompt would then be padding too.
+    """
+    reader = _clip(folder, where, plain_clip_tokenizer(folder / "tokenizer"))
+    reader.tidy, reader.padding = (lambda prompt: html.unescape(html.unescape(prompt))), 0
+    return reader
+
+
+def plain_clip_tokenizer(folder: Path) -> Any:
+    """CLIP's tokenizer with its own padding, whatever the folder made of that.  Raises ModelError."""
+    from transformers import CLIPTokenizer
+
+    given = _tokenizer(CLIPTokenizer, folder, "vocab.json")
+    try:
+        words = json.loads(given.backend_tokenizer.to_str())["model"]
+        return CLIPTokenizer(vocab=words["vocab"], merges=[tuple(merge) for merge in words["merges"]])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"the tokenizer in {folder} is not CLIP's ({first_line(error)}); get CLIP's") from error
+
+
+def _clip(folder: Path, where: torch.device, tokenizer: Any) -> Reader:
+    from transformers import CLIPTextModel
+
     net = component(CLIPTextModel, folder / "text_encoder", torch.float32, ignore=r"position_ids$")
     return Reader(net, tokenizer, where, longest=net.config.max_position_embeddings, masked=False)
 

@@ -8,7 +8,6 @@ Letters: B windows, C channels, F frames, H W latent height and width, P prompts
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,19 +21,19 @@ from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint, convert_open_clip_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
-from fifo_diffusion.decode import PerFrame
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models import files
-from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.files import Tensors
+from fifo_diffusion.models.latent import FOLDER, LatentModel, Table, autoencoder
+from fifo_diffusion.models.text import open_clip_reader, plain_clip_tokenizer
 from fifo_diffusion.models.unet3d import FrameUNet
-from fifo_diffusion.protocols import Cond, Denoiser
-from fifo_diffusion.schedule import NoiseSchedule, paper, scaled_linear_betas, variance_preserving
+from fifo_diffusion.protocols import Cond
+from fifo_diffusion.schedule import NoiseSchedule, scaled_linear_betas
 
 LATENT_SCALE = 0.18215  # of Stable Diffusion's autoencoder
-TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"  # every CLIP has the same 49,408 words
+TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 RECIPE = "videocrafter-1"  # to be counted up when a conversion comes out otherwise
 _UNET, _VAE, _TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model."
 _UNUSED = re.compile(
@@ -73,24 +72,18 @@ VARIANTS = (
 )
 
 
-class VideoCrafter(Model):
-    """Loaded from a folder in the layout of diffusers: unet, vae, text_encoder, tokenizer.
+class VideoCrafter(LatentModel):
+    """One of the three.
 
     fps: the network is told the rate that the video is played at.  The default is 8, which the authors' FIFO tells it
     (their plain sampling script says 28 for VideoCrafter2); a higher rate means less motion from frame to frame.
     """
 
-    def __init__(self, variant: Variant, folder: Path, device: torch.device, dtype: torch.dtype, weights: str) -> None:
-        self.device, self.dtype, self.variant, self._weights = device, dtype, variant, weights
-        self._tokenizer = tokenizer(folder)
-        # The text is encoded once a prompt, so it stays where memory is cheap, in full precision.
-        self.text_encoder = files.component(
-            CLIPTextModel, folder / "text_encoder", torch.float32, ignore="position_ids"
-        )
-        self.unet = files.component(FrameUNet, folder / "unet", dtype, **variant.options).to(device)
-        precision = dtype if device.type == "cuda" else torch.float32
-        self.vae = files.component(AutoencoderKL, folder / "vae", precision).to(device)
-        self.channels = self.unet.config.in_channels
+    per_frame_text = True
+
+    def __init__(self, variant: Variant, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.variant = variant
 
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
         """ "even": the process that the network was trained for, its shrinking signal (`use_scale`) included.
@@ -99,58 +92,18 @@ class VideoCrafter(Model):
         Leaving it out tells every step that the frame holds more than it does, by 1 / 0.7 over the whole way down for
         VideoCrafter2 and 1 / 0.3 for VideoCrafter1-1024; so it is left out only where their results are wanted.
         """
-        alphas_cumprod = scaled_linear_betas()
-        if table == "paper":
-            return paper(alphas_cumprod, levels)
-        return shrunk(variance_preserving(alphas_cumprod, levels), self.variant.signal)
-
-    def denoiser(self, schedule: NoiseSchedule) -> Denoiser:
-        return self._denoise
+        made = super().schedule(levels, table)
+        return made if table == "paper" else shrunk(made, self.variant.signal)
 
     def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
         """cond["text"] is (B, L, D), or (B, F, L, D) where each frame hears its own."""
         rate = torch.full(z.shape[:1], self.fps, device=z.device) if self.variant.fps else None
-        noise: Tensor = self.unet(z.to(self.dtype), t, cond["text"].to(self.device, self.dtype), rate)
+        noise: Tensor = self.network(z.to(self.dtype), t, cond["text"].to(self.dtype), rate)
         return noise.to(z.dtype)
 
-    @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Cond:
         """{"text": (P, L, D)}: the last state but one, through the final norm; the padding is heard too."""
-        length = self.text_encoder.config.max_position_embeddings
-        ids = [self._tokens(prompt, length) for prompt in prompts]
-        padded = torch.tensor([row + [0] * (length - len(row)) for row in ids])
-        return {"text": self.text_encoder(padded).last_hidden_state.to(self.device)}
-
-    def _tokens(self, prompt: str, most: int | None = None) -> list[int]:
-        plain = html.unescape(html.unescape(prompt))  # as open_clip does
-        ids: list[int] = self._tokenizer(plain, truncation=most is not None, max_length=most).input_ids
-        return ids
-
-    def decoder(self) -> PerFrame:
-        return PerFrame(self._decode)
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, 3, 8H, 8W)"""
-        pixels: Tensor = self.vae.decode(latents.to(self.vae.dtype) / LATENT_SCALE).sample
-        return pixels.float()
-
-    @torch.no_grad()
-    def encode(self, pixels: Tensor) -> Tensor:
-        """(B, 3, 8H, 8W) in [-1, 1] -> (B, C, H, W)"""
-        latents: Tensor = self.vae.encode(pixels.to(self.device, self.vae.dtype)).latent_dist.mode()
-        return latents.float() * LATENT_SCALE
-
-    def remarks(self, prompt: str) -> list[str]:
-        length = self.text_encoder.config.max_position_embeddings
-        ids = self._tokens(prompt)
-        if len(ids) <= length:
-            return []
-        unheard = self._tokenizer.decode(ids[length - 1 : -1]).strip()
-        return [f"{self.variant.name} hears {length - 2} word pieces; it does not hear {unheard!r}"]
-
-    @property
-    def weights(self) -> str:
-        return self._weights
+        return {"text": self.reader(prompts)[0].to(self.device)}
 
 
 def shrunk(schedule: NoiseSchedule, signal: float) -> NoiseSchedule:
@@ -161,32 +114,20 @@ def shrunk(schedule: NoiseSchedule, signal: float) -> NoiseSchedule:
     return NoiseSchedule(alpha=alpha, sigma=schedule.sigma, time=schedule.time, predicts=schedule.predicts)
 
 
-def tokenizer(folder: Path) -> Any:
-    """CLIP's, from the folder `tokenizer` beside the weights, or from the Hub.  Raises ModelError."""
-    beside = folder / "tokenizer"
-    if not beside.is_dir():
-        try:
-            beside = files.locate(TOKENIZER, ["vocab.json", "merges.txt", "tokenizer*.json", "special_tokens_map.json"])
-        except ModelError as error:
-            raise ModelError(
-                f"CLIP's tokenizer is not in {beside}, and the Hub's {TOKENIZER} is not to be had; put vocab.json and "
-                "merges.txt of any CLIP or Stable Diffusion model there"
-            ) from error
-    try:
-        return CLIPTokenizer.from_pretrained(str(beside), local_files_only=True)
-    except Exception as error:  # a missing or broken file: the library has a kind for each
-        raise ModelError(f"the tokenizer in {beside} cannot be used ({files.first_line(error)})") from error
-
-
 def load(variant: Variant, device: torch.device, dtype: torch.dtype, weights: str) -> VideoCrafter:
-    """weights: model.ckpt (or its tensors as .safetensors), a folder that holds it, a converted folder, or a Hub id."""
-    found = files.locate(weights, ["model.ckpt", "*/*.json", "*/*.txt", "*/*.safetensors"])
+    """weights: model.ckpt (or its tensors as .safetensors), a folder that holds it, a converted folder, or a Hub id.
+
+    Raises ModelError for files that are missing, damaged or another model's.
+    """
+    found = files.locate(weights, ["model.ckpt", *FOLDER])
     if (found / "unet").is_dir():
-        published, folder = list((found / "unet").glob("*.safetensors")), found
+        source = folder = found
     else:
-        file = files.single_file(found, ["model.safetensors", "model.ckpt"])
-        published, folder = [file], files.converted(file, RECIPE, partial(convert, variant))
-    return VideoCrafter(variant, folder, device, dtype, files.fingerprint(published))
+        source = files.single_file(found, ["model.safetensors", "model.ckpt"])
+        folder = files.converted(source, RECIPE, partial(convert, variant))
+    network = files.component(FrameUNet, folder / "unet", dtype, **variant.options)
+    vae, reader = autoencoder(folder / "vae", device, dtype), open_clip_reader(folder, device)
+    return VideoCrafter(variant, network, vae, Table(scaled_linear_betas()), reader, device, dtype, source)
 
 
 load_2, load_1, load_1_1024 = (partial(load, variant) for variant in VARIANTS)
@@ -208,11 +149,27 @@ def convert(variant: Variant, tensors: Tensors, folder: Path) -> None:
             )
         parts[head][key] = value
     _check_variant(variant, parts[_UNET])
-    words = tokenizer(tensors.path.parent)
-    words.save_pretrained(folder / "tokenizer")
+    find_tokenizer(tensors.path.parent).save_pretrained(folder / "tokenizer")
     _save(*convert_unet(parts[_UNET]), folder / "unet", "diffusion_pytorch_model")
     _save(*convert_autoencoder(parts[_VAE]), folder / "vae", "diffusion_pytorch_model")
     _save(*convert_text(parts[_TEXT]), folder / "text_encoder", "model")
+
+
+def find_tokenizer(folder: Path) -> Any:
+    """CLIP's, from the folder `tokenizer` beside the weights, or from the Hub; every CLIP has the same.
+
+    Raises ModelError.
+    """
+    beside = folder / "tokenizer"
+    if not beside.is_dir():
+        try:
+            beside = files.locate(TOKENIZER, ["vocab.json", "merges.txt", "tokenizer*.json"])
+        except ModelError as error:
+            raise ModelError(
+                f"there is no CLIP tokenizer in {beside}, and {TOKENIZER} is not to be had from the Hub; put "
+                "vocab.json and merges.txt of any CLIP or Stable Diffusion model there"
+            ) from error
+    return plain_clip_tokenizer(beside)
 
 
 def _save(net: Any, state: dict[str, Tensor], folder: Path, name: str) -> None:
