@@ -123,7 +123,7 @@ class Session:
             plan=plan,
             schedule=schedule,
             execute=Batched(self._denoiser(schedule), run.batch),
-            condition=OnePrompt(model.embed([run.prompt]), model.embed([run.negative_prompt])),
+            condition=OnePrompt(model.embed([run.prompt]), model.embed_negative([run.negative_prompt])),
             noise=SeededNoise(run.seed),
             eta=run.eta,
             solver=run.solver,

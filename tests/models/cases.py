@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import tiny_latte
+import tiny_opensora_plan
 import tiny_videocrafter
 import tiny_zeroscope
 from torch import Tensor
@@ -70,5 +71,15 @@ CASES = [
         make=tiny_latte.make_ucf101,
         published=tiny_latte.said_by_ucf101,
         apart=tiny_latte.ucf101_apart,
+    ),
+    *(
+        Case(
+            name,
+            side=side,
+            make=tiny_opensora_plan.maker(window),
+            published=tiny_opensora_plan.said,
+            apart=tiny_opensora_plan.apart,
+        )
+        for name, window, side in (("open-sora-plan", 17, 4), ("open-sora-plan-221", 56, 2))
     ),
 ]

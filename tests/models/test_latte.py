@@ -7,9 +7,11 @@ import tiny_latte
 import torch
 
 from fifo_diffusion.errors import BadInput, ModelError
+from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models import load
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.latte_classes import CLASSES, named
+from fifo_diffusion.prompts import OnePrompt
 
 CPU = torch.device("cpu")
 
@@ -64,6 +66,31 @@ def test_padding_is_not_heard(text_model: Model) -> None:
     torch.testing.assert_close(denoise(z, t, cond), before)
     cond["text"][:, heard - 1] += 3
     assert (denoise(z, t, cond) - before).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_guidance_hears_what_diffusers_pipeline_hears(folder: Path, text_model: Model) -> None:
+    """The prompt cut to its tokens, and the negative prompt to as many, however few are its own."""
+    from diffusers import AutoencoderKL, DDIMScheduler, LatteTransformer3DModel
+    from diffusers.pipelines.latte.pipeline_latte import LattePipeline
+    from transformers import T5EncoderModel, T5TokenizerFast
+
+    net = LatteTransformer3DModel.from_pretrained(folder / "transformer").eval()
+    pipeline = LattePipeline(
+        T5TokenizerFast.from_pretrained(folder / "tokenizer"),
+        T5EncoderModel.from_pretrained(folder / "text_encoder").eval(),
+        AutoencoderKL.from_pretrained(folder / "vae"),
+        net,
+        DDIMScheduler.from_pretrained(folder / "scheduler"),
+    )
+    text, negative = pipeline.encode_prompt("a red balloon", True, "old")
+    z, t = window()[0], torch.tensor([500])
+    c, u = net(z, t, text).sample[:, :4], net(z, t, negative).sample[:, :4]
+    cond = OnePrompt(text_model.embed(["a red balloon"]), text_model.embed_negative(["old"]))(range(16))
+    for batched in (True, False):
+        guided = Guided(text_model.denoiser(text_model.schedule(64, "even")), 7.5, batched)
+        got = guided(z, t[:, None].expand(1, 16), cond)
+        torch.testing.assert_close(got, u + 7.5 * (c - u), rtol=1e-3, atol=1e-4)
 
 
 def test_a_window_of_another_length_is_refused(text_model: Model) -> None:

@@ -268,6 +268,49 @@ MODELS: Mapping[str, Card] = {
             memory=Need(stays=1.41, text=0.0, window=0.16, decode=0.09),
             lora=True,
         ),
+        Card(
+            name="open-sora-plan",
+            summary="text to video at 512x512, 65 frames a window (Open-Sora Plan v1.1.0; MIT)",
+            needs="diffusers, transformers and sentencepiece (the extra `models`), and the weights: "
+            "LanguageBind/Open-Sora-Plan-v1.1.0 and DeepFloyd/t5-v1_1-xxl",
+            loader="fifo_diffusion.models.opensora_plan:load",
+            weights="LanguageBind/Open-Sora-Plan-v1.1.0",
+            window=17,  # this, partitions (136 steps) and guidance: the script of arXiv:2405.11473's authors
+            space=8,
+            frames_per_latent=4,
+            size=(512, 512),
+            any_size=True,  # trained at 512x512 only
+            multiple=16,  # patches of 2x2 latents
+            fps=24,  # what both authors write
+            levels=999,
+            partitions=8,
+            lookahead="last",
+            eta=1.0,  # DDPM
+            guidance=7.5,
+            memory=Need(stays=2.43, text=8.87, window=0.87, decode=5.66),
+            lora=True,
+        ),
+        Card(
+            name="open-sora-plan-221",
+            summary="text to video at 512x512, 221 frames a window (Open-Sora Plan v1.1.0; MIT)",
+            needs="as open-sora-plan",
+            loader="fifo_diffusion.models.opensora_plan:load_221",
+            weights="LanguageBind/Open-Sora-Plan-v1.1.0",
+            window=56,  # this and partitions (224 steps) are of the authors' script for 221 frames
+            space=8,
+            frames_per_latent=4,
+            size=(512, 512),
+            any_size=True,
+            multiple=16,
+            fps=24,
+            levels=999,
+            partitions=4,
+            lookahead="last",
+            eta=1.0,
+            guidance=7.5,
+            memory=Need(stays=2.43, text=8.87, window=2.87, decode=5.66),
+            lora=True,
+        ),
     )
 }
 

@@ -36,6 +36,10 @@ class Model(ABC):
     def embed(self, prompts: Sequence[str]) -> Cond:
         """What the network hears for each prompt, every tensor (P, ...)."""
 
+    def embed_negative(self, prompts: Sequence[str]) -> Cond:
+        """What the unconditional side of guidance hears in its place; what is left out it shares with the prompt."""
+        return self.embed(prompts)
+
     @abstractmethod
     def decoder(self) -> Decoder:
         """Latents to pixels; a new one for each stream, since it may hold frames back."""

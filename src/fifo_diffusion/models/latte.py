@@ -37,15 +37,18 @@ class Latte(LatentModel):
         """cond["text"] (B, L, D) and its own tokens cond["heard"] (B, L), or (B, F, ...) where each frame hears its
         own.
         """
-        out = latte(self.network, z.to(self.dtype), t, cond["text"].to(self.dtype), cond["heard"])
+        text, heard = trimmed(cond["text"], cond["heard"])
+        out = latte(self.network, z.to(self.dtype), t, text.to(z.device, self.dtype), heard)
         return out[:, : z.shape[1]].to(z.dtype)  # the other half is the learned variance, which DDIM does not use
 
     def embed(self, prompts: Sequence[str]) -> Cond:
-        """Each prompt hears its own tokens.  (diffusers' pipeline cuts the negative prompt to the length of the prompt,
-        so that an empty one hears as much padding as the prompt has words; here no text depends on another.)
-        """
+        """All tokens of each prompt, and on the CPU which of them are its own."""
         text, heard = self.reader(prompts)
-        return {"text": text.to(self.device), "heard": heard.to(self.device)}
+        return {"text": text.to(self.device), "heard": heard}
+
+    def embed_negative(self, prompts: Sequence[str]) -> Cond:
+        """Only the text: as in diffusers' pipeline, as many of its tokens are heard as the prompt beside it has."""
+        return {"text": self.embed(prompts)["text"]}
 
 
 def latte(net: Any, z: Tensor, t: Tensor, text: Tensor, heard: Tensor | None) -> Tensor:
@@ -82,6 +85,18 @@ def latte(net: Any, z: Tensor, t: Tensor, text: Tensor, heard: Tensor | None) ->
     return answer
 
 
+def trimmed(text: Tensor, heard: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Text (..., L, D) with as many tokens as any of the batch has of its own, and which those are; None: all.
+
+    What a shorter text has too many is masked, which gives what cutting it to its length alone gives.
+    heard (..., L) is on the CPU, so that asking it makes no device wait.
+    """
+    heard = heard.cpu() > 0
+    longest = int(heard.flatten(0, -2).any(dim=0).nonzero().max()) + 1
+    text, heard = text[..., :longest, :], heard[..., :longest]
+    return text, None if bool(heard.all()) else heard.to(text.device)
+
+
 def _across(block: Any, x: Tensor, shifts: Tensor) -> Tensor:
     """A temporal block whose modulation differs from frame to frame: x (B P, F, D), shifts (B P, F, 6 D)."""
     rows = shifts.view(*shifts.shape[:2], 6, -1) + block.scale_shift_table
@@ -99,7 +114,7 @@ def _each_frame(x: Tensor, f: int) -> Tensor:
 def _bias(heard: Tensor, dtype: torch.dtype) -> Tensor:
     """(B F, L) -> what is added to the attention to each token, (B F, 1, L)."""
     out = torch.zeros(heard.shape, dtype=dtype, device=heard.device)
-    return out.masked_fill(heard <= 0, torch.finfo(dtype).min)[:, None]
+    return out.masked_fill(~heard, torch.finfo(dtype).min)[:, None]
 
 
 def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Latte:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ class Full(NamedTuple):
     evaluate: Callable[[Tensor, Tensor], object]  # latents (B, C, F, H, W), times (B, F)
     autoencoder: Any
     text: nn.Module | None
+    decode: Callable[[Tensor], object] | None = None  # a window (B, C, F, H, W); None: the autoencoder, frame by frame
 
 
 def count(name: str) -> Need:
@@ -40,11 +42,10 @@ def count(name: str) -> Need:
     with torch.device("meta"), torch.no_grad():
         full = FULL[name]()
         width, height = (side // card.space for side in card.size)
-        channels = full.autoencoder.config.latent_channels
-        z = torch.empty(1, channels, card.window, height, width, dtype=HALF)
+        z = torch.empty(1, 4, card.window, height, width, dtype=HALF)
         t = torch.empty(1, card.window)
         window = peak(lambda: full.evaluate(z, t))
-        decode = peak(lambda: full.autoencoder.decode(z[:, :, 0]))
+        decode = peak(lambda: full.decode(z) if full.decode else full.autoencoder.decode(z[:, :, 0]))
     return Need(
         stays=_gib(_size(full.network) + _size(full.autoencoder)),
         text=0.0 if full.text is None else _gib(_size(full.text)),
@@ -138,24 +139,20 @@ def _autoencoder() -> Any:
 
 
 def _zeroscope() -> Full:
-    return _unet(None)
-
-
-def _videocrafter(index: int) -> Callable[[], Full]:
-    def full() -> Full:
-        from fifo_diffusion.models.videocrafter import VARIANTS
-
-        rate = torch.full((1,), 8.0) if VARIANTS[index].fps else None
-        return _unet(rate, **VARIANTS[index].options)
-
-    return full
-
-
-def _unet(rate: Tensor | None, **options: Any) -> Full:
     from fifo_diffusion.models.unet3d import FrameUNet
 
-    network = FrameUNet(**options).to(HALF)
+    network = FrameUNet().to(HALF)
     text = torch.empty(1, 77, 1024, dtype=HALF)
+    return Full(network, lambda z, t: network(z, t, text), _autoencoder(), _clip())
+
+
+def _videocrafter(name: str) -> Full:
+    from fifo_diffusion.models.unet3d import FrameUNet
+    from fifo_diffusion.models.videocrafter import VARIANTS
+
+    variant = next(variant for variant in VARIANTS if variant.name == name)
+    network = FrameUNet(**variant.options).to(HALF)
+    text, rate = torch.empty(1, 77, 1024, dtype=HALF), torch.empty(1) if variant.fps else None
     return Full(network, lambda z, t: network(z, t, text, rate), _autoencoder(), _clip())
 
 
@@ -165,7 +162,7 @@ def _latte() -> Full:
     from fifo_diffusion.models.latte import PUBLISHED, TOKENS, latte
 
     network = LatteTransformer3DModel(**PUBLISHED).to(HALF)
-    text, heard = torch.empty(1, TOKENS, 4096, dtype=HALF), torch.empty(1, TOKENS)
+    text, heard = torch.empty(1, TOKENS, 4096, dtype=HALF), torch.empty(1, TOKENS, dtype=torch.bool)
     return Full(network, lambda z, t: latte(network, z, t, text, heard), _autoencoder(), _t5())
 
 
@@ -179,6 +176,24 @@ def _latte_ucf101() -> Full:
     return Full(network, lambda z, t: network(z, t, told), _autoencoder(), None)
 
 
+def _open_sora_plan(window: int) -> Full:
+    from fifo_diffusion.models.causal_vae import PUBLISHED as VAE
+    from fifo_diffusion.models.causal_vae import CausalVAE
+    from fifo_diffusion.models.latte import latte
+    from fifo_diffusion.models.opensora_plan import CHUNKS, TILE, TOKENS, PlanTransformer
+
+    network, autoencoder = PlanTransformer(video_length=window).to(HALF), CausalVAE(VAE).to(HALF)
+    text, heard = torch.empty(1, TOKENS, 4096, dtype=HALF), torch.empty(1, TOKENS, dtype=torch.bool)
+    chunk = max(CHUNKS[window])
+    return Full(
+        network,
+        lambda z, t: latte(network, z, t, text, heard),
+        autoencoder,
+        _t5(),
+        lambda z: autoencoder.decode(z[:, :, :chunk], TILE),
+    )
+
+
 def _size(net: nn.Module) -> int:
     return sum(x.numel() * x.element_size() for x in (*net.parameters(), *net.buffers()))
 
@@ -188,11 +203,11 @@ def _gib(size: int) -> float:
 
 
 FULL: Mapping[str, Callable[[], Full]] = {
-    "videocrafter2": _videocrafter(0),
-    "videocrafter1": _videocrafter(1),
-    "videocrafter1-1024": _videocrafter(2),
+    **{name: partial(_videocrafter, name) for name in ("videocrafter2", "videocrafter1", "videocrafter1-1024")},
     "zeroscope": _zeroscope,
     "modelscope": _zeroscope,
     "latte": _latte,
     "latte-ucf101": _latte_ucf101,
+    "open-sora-plan": partial(_open_sora_plan, 17),
+    "open-sora-plan-221": partial(_open_sora_plan, 56),
 }

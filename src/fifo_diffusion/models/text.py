@@ -108,16 +108,25 @@ def _clip(folder: Path, where: torch.device, tokenizer: Any) -> Reader:
     return Reader(net, tokenizer, where, longest=net.config.max_position_embeddings, masked=False)
 
 
-def t5_reader(folder: Path, where: torch.device, dtype: torch.dtype, longest: int) -> Reader:
+def t5_reader(
+    folder: Path,
+    where: torch.device,
+    dtype: torch.dtype,
+    longest: int,
+    text: str = "text_encoder",
+    words: str = "tokenizer",
+) -> Reader:
     """T5's encoder as the PixArt family uses it: lower case, padding masked.  Raises ModelError.
+
+    text, words: where in the folder the encoder and its tokenizer lie; "." is the folder itself.
 
     Never in float16, which T5-XXL's sums do not fit into.
     """
     from transformers import T5EncoderModel, T5TokenizerFast
 
-    tokenizer = _tokenizer(T5TokenizerFast, folder / "tokenizer", "spiece.model")
+    tokenizer = _tokenizer(T5TokenizerFast, folder / words, "spiece.model")
     half = torch.bfloat16 if dtype == torch.float16 else dtype
-    net = component(T5EncoderModel, folder / "text_encoder", half, ignore=r"^decoder|^lm_head|embed_tokens")
+    net = component(T5EncoderModel, folder / text, half, ignore=r"^decoder|^lm_head|embed_tokens")
     return Reader(net, tokenizer, where, longest, masked=True, tidy=lambda prompt: prompt.lower().strip())
 
 
