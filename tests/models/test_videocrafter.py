@@ -11,9 +11,11 @@ from recorded import GOLDEN, recorded_weight
 from safetensors.torch import load_file
 from torch import nn
 
+from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models import MODELS, load
 from fifo_diffusion.models.files import Tensors
+from fifo_diffusion.models.gauss import GaussianVideo
 from fifo_diffusion.models.unet3d import RelativePosition
 from fifo_diffusion.models.videocrafter import (
     VARIANTS,
@@ -23,6 +25,7 @@ from fifo_diffusion.models.videocrafter import (
     convert_unet,
     shrunk,
 )
+from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.schedule import paper, scaled_linear_betas, variance_preserving
 from fifo_diffusion.sinks import read_frames
 
@@ -133,13 +136,32 @@ def model(weights: Path) -> VideoCrafter:
 
 def test_the_even_table_is_the_trained_process_and_the_papers_is_the_authors(model: VideoCrafter) -> None:
     table = scaled_linear_betas()
-    share = tiny.checkpoint("videocrafter2")["scale_arr"].double()
     even, plain = model.schedule(64, "even"), variance_preserving(table, 64)
-    torch.testing.assert_close(even.alpha, plain.alpha * share[plain.time.long()], rtol=0, atol=1e-6)
-    assert float(even.alpha[0]) == 1
+    assert torch.equal(even.alpha, shrunk(plain, 0.7).alpha)
     assert torch.equal(even.sigma, plain.sigma)
+    assert float(even.alpha[0]) == 1
     assert torch.equal(model.schedule(64, "paper").alpha, paper(table, 64).alpha)
-    assert torch.equal(shrunk(plain, 1).alpha, plain.alpha)
+
+
+@pytest.mark.parametrize("levels", [4, 8, 64])
+def test_the_signal_shrinks_as_in_the_authors_plain_sampling(levels: int) -> None:
+    want = load_file(GOLDEN / "schedules.safetensors")[f"S{levels}_eta0.scale_arr_BASE_ONLY"]
+    plain = paper(scaled_linear_betas(), levels)
+    torch.testing.assert_close((shrunk(plain, 0.7).alpha / plain.alpha)[1:], want, rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_leaving_the_shrinking_out_makes_frames_faint() -> None:
+    """An exact network of frames with deviation 1, sampled as it was trained and as if the signal did not shrink."""
+    plain = variance_preserving(scaled_linear_betas(), 64)
+    trained = shrunk(plain, 0.7)
+    made = []
+    for table in (trained, plain):
+        like = torch.zeros(1, 4, 8, 16, 16)
+        *_, clip = sample_clip(GaussianVideo(trained), table, lambda frames: {}, SeededNoise(1), like, eta=1.0)
+        made.append(float(clip.std()))
+    assert made[0] > 0.9
+    assert made[1] < 0.8
 
 
 def test_prompts_become_open_clips_tokens(model: VideoCrafter) -> None:
