@@ -191,12 +191,17 @@ def change(file: Path, how: Callable[[dict[str, torch.Tensor]], object]) -> None
         how(held)
         save_file(held, file, {"format": "pt"})
         return
-    whole: Any = torch.load(file, weights_only=True)
-    inside = whole
-    while not any(isinstance(value, torch.Tensor) for value in inside.values()):
-        inside = next(value for value in inside.values() if isinstance(value, dict))
-    how(inside)
+    whole = torch.load(file, weights_only=True)
+    for held in tables(whole):
+        how(held)
     torch.save(whole, file)
+
+
+def tables(held: dict[str, Any]) -> list[dict[str, torch.Tensor]]:
+    """The tables of tensors in a checkpoint: itself, or those inside it (such as the trained and the averaged ones)."""
+    if any(isinstance(value, torch.Tensor) for value in held.values()):
+        return [held]
+    return [table for value in held.values() if isinstance(value, dict) for table in tables(value)]
 
 
 def refusal(case: Case, weights: str, file: Path) -> str:
