@@ -84,7 +84,7 @@ def watch(
 def unheard(session: Session) -> Table:
     """The session's table without what was said or heard."""
     t = session.prompts
-    return Table(t.cues, t.embed, per_frame=t.per_frame, negative_prompt=t.negative_prompt, guidance=t.guidance)
+    return Table(t.cues, t.embed, t.embed_negative, t.per_frame, negative_prompt=t.negative_prompt, guidance=t.guidance)
 
 
 def frames_of(engine: Engine, state: State, whole: WholeQueue | None) -> Iterator[Tensor]:

@@ -32,7 +32,7 @@ def embed(prompts: Sequence[str]) -> Cond:
 
 
 def table(*cues: Cue, per_frame: bool = True, guidance: float = 1.0, frames_per_latent: int = 1) -> Table:
-    return Table(cues, embed, per_frame=per_frame, guidance=guidance, frames_per_latent=frames_per_latent)
+    return Table(cues, embed, embed, per_frame=per_frame, guidance=guidance, frames_per_latent=frames_per_latent)
 
 
 def cue(at: int, prompt: float, blend: int = 0, **more: float) -> Cue:
@@ -95,7 +95,7 @@ def test_each_text_is_encoded_once() -> None:
         asked.extend(prompts)
         return embed(prompts)
 
-    t = Table((cue(0, 1), cue(4, 2, blend=2)), counted, per_frame=True, negative_prompt="5")
+    t = Table((cue(0, 1), cue(4, 2, blend=2)), counted, counted, per_frame=True, negative_prompt="5")
     for n in range(-4, 10):
         t(range(n, n + 4))
     t.say("1", negative_prompt="2")

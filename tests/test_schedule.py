@@ -201,9 +201,9 @@ def test_training_tables() -> None:
 def test_what_is_no_schedule_is_refused(
     alpha: list[float], sigma: list[float], time: list[float], predicts: Predicts, words: str
 ) -> None:
-    tables = {"alpha": torch.tensor(alpha), "sigma": torch.tensor(sigma), "time": torch.tensor(time)}
+    a, s, t = torch.tensor(alpha), torch.tensor(sigma), torch.tensor(time)
     with pytest.raises(BadInput, match=words):
-        NoiseSchedule(**tables, predicts=predicts)
+        NoiseSchedule(alpha=a, sigma=s, time=t, predicts=predicts)
 
 
 def test_what_cannot_be_asked_is_refused() -> None:

@@ -48,6 +48,18 @@ def test_levels_go_up_one_at_a_time_frames_per_level_together(p: Plan) -> None:
     assert len(level) == p.length
 
 
+@pytest.mark.parametrize("keep", ["all", "last", "middle"])
+@pytest.mark.parametrize(("window", "partitions"), [(17, 8), (56, 4)])
+def test_a_frame_takes_every_step_on_its_way_to_the_front(window: int, partitions: int, keep: Keep) -> None:
+    """Open-Sora Plan's windows, an odd and an even one: followed place by place, a frame is denoised at every level
+    from K to 1.  (In the authors' script, of the even one, it skips one level in 56.)
+    """
+    p = Plan(window, partitions, keep)
+    written = {place for w in p.windows for place in range(w.write.start, w.write.stop)}
+    taken = [int(p.level[place]) for place in range(p.length - 1, -1, -1) if place in written]
+    assert taken == list(range(window * partitions, 0, -1))
+
+
 def spans(p: Plan) -> list[tuple[int, int, int, int]]:
     return [(w.read.start, w.read.stop, w.write.start, w.write.stop) for w in p.windows]
 

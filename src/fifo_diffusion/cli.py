@@ -84,6 +84,7 @@ def generate(
     output: Annotated[str | None, _option(_OUTPUT, "--output", "-o")] = None,
     model: Annotated[str | None, _option("One of `fifo models` (default: embedded).", "--model", "-m")] = None,
     weights: Annotated[str | None, _option("Hub id, folder or file to load instead of the model's own.")] = None,
+    lora: Annotated[list[str] | None, _option("LoRA weights to add, FILE or FILE:scale; may be repeated.")] = None,
     sidecar: Annotated[
         Path | None, _option("Make the video of this .json again; other flags change it.", "--from")
     ] = None,
@@ -128,6 +129,7 @@ def generate(
     device: Annotated[str | None, _machine("auto, cpu, cuda, cuda:1, mps (default: auto).")] = None,
     dtype: Annotated[str | None, _machine("auto, float32, bfloat16, float16 (default: auto).")] = None,
     batch: Annotated[int | None, _machine("Most windows computed at once (twice that with guidance).")] = None,
+    memory: Annotated[str | None, _machine("auto, low (for a small GPU; slower) or high (default: auto).")] = None,
 ) -> None:
     """Make a video from a prompt, of any length, in constant memory.
 
@@ -142,7 +144,7 @@ def generate(
         "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "weights": weights, "frames": frames,
         "seed": seed, "size": None if size is None else _size(size), "fps": fps, "partitions": partitions,
         "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
-        "device": device, "dtype": dtype, "batch": batch, "clip": clip,
+        "device": device, "dtype": dtype, "batch": batch, "memory": memory, "lora": lora or None, "clip": clip,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}
     if seconds is not None and frames is not None:
@@ -290,6 +292,13 @@ def models() -> None:
             f"eta {card.eta:g}, guidance {card.guidance:g}",
             soft_wrap=True,
         )
+        if (need := card.memory) is not None:
+            out.print(
+                f"    memory   {need.least():.1f} GiB on a GPU in half precision with --memory low, "
+                f"{need.most(1):.1f} with high and --batch 1, {2 * need.window:.1f} more for each further window "
+                "(counted, not measured)",
+                soft_wrap=True,
+            )
 
 
 @app.command()

@@ -60,6 +60,7 @@ class Run(_Settings):
     negative_prompt: str = ""
     model: str = "embedded"
     weights: str | None = None  # a Hub id, a folder or a file; None: the model's own
+    lora: tuple[str, ...] = ()  # FILE, FOLDER or either with :scale behind it, added in this order
     frames: Annotated[int, Field(ge=0)] | None = None  # 0: without end
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
@@ -74,6 +75,7 @@ class Run(_Settings):
     eta: Annotated[float, Field(ge=0, le=1)] | None = None
     guidance: Guidance | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
+    memory: Literal["auto", "low", "high"] = "auto"  # low: as little as can be; auto: by what the GPU has
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 
@@ -113,6 +115,7 @@ class Decided(Run):
     eta: Annotated[float, Field(ge=0, le=1)]
     guidance: Guidance
     batch: Annotated[int, Field(ge=1)]
+    memory: Literal["low", "high"] = "high"
 
 
 def _sentence(error: ValidationError, kind: type[_Settings]) -> str:

@@ -36,3 +36,8 @@ def choose_dtype(name: str, device: torch.device) -> str:
     if name != "auto":
         return name
     return "bfloat16" if device.type == "cuda" else "float32"
+
+
+def memory_of(device: torch.device) -> float | None:
+    """GiB that a GPU has in all; None for others, where the system's own memory is used."""
+    return torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else None

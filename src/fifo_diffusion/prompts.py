@@ -58,7 +58,8 @@ class Table:
     """A Conditioner that looks up a table of cues; more can be said from any thread while a stream runs.
 
     cues: sorted by frame of the video; the first holds from before the first frame on.
-    embed: the model's, for one prompt at a time; every tensor (1, ...), of the same shape whatever the prompt.
+    embed, embed_negative: the model's, for one prompt at a time; every tensor (1, ...), of the same shape whatever
+        the prompt.
     per_frame: whether the network takes a text for every frame.  Otherwise a window hears what its middle frame
         hears; where two prompts meet in it, that is the one most of its frames hear.
     negative_prompt, guidance: what holds where a cue says None.
@@ -67,6 +68,7 @@ class Table:
 
     cues: tuple[Cue, ...]
     embed: Callable[[Sequence[str]], Cond]
+    embed_negative: Callable[[Sequence[str]], Cond]
     per_frame: bool
     negative_prompt: str = ""
     guidance: float = 1.0
@@ -76,6 +78,7 @@ class Table:
 
     def __post_init__(self) -> None:
         self._text = lru_cache(KEPT)(lambda prompt: self.embed([prompt]))
+        self._against = lru_cache(KEPT)(lambda prompt: self.embed_negative([prompt]))
         self._cond = lru_cache(KEPT)(self._make_cond)
 
     def __call__(self, frames: range, /) -> Cond:
@@ -115,9 +118,9 @@ class Table:
         """
         said = {"prompt": prompt, "negative_prompt": negative_prompt, "guidance": guidance, "blend": blend}
         cue = Cue.of({"at": 0 if at is None else at, **said})
-        for text in (prompt, negative_prompt):
-            if text is not None:
-                self._text(text)  # here, so that the stream need not wait for it
+        self._text(prompt)  # here, so that the stream need not wait for it
+        if negative_prompt is not None:
+            self._against(negative_prompt)
         with self._lock:
             first = self.first_free
             if at is None:
@@ -160,12 +163,13 @@ class Table:
         return Heard(text, _shares(against), sum(scale * w for scale, w in scales))
 
     def _make_cond(self, text: Mixture, negative: Mixture) -> Cond:
-        return _beside(self._mixed(text), self._mixed(negative))
+        return _beside(_mixed(self._text, text), _mixed(self._against, negative))
 
-    def _mixed(self, mixture: Mixture) -> Cond:
-        if len(mixture) == 1:
-            return self._text(mixture[0][0])
-        return mix([(self._text(prompt), share) for prompt, share in mixture])
+
+def _mixed(embedded: Callable[[str], Cond], mixture: Mixture) -> Cond:
+    if len(mixture) == 1:
+        return embedded(mixture[0][0])
+    return mix([(embedded(prompt), share) for prompt, share in mixture])
 
 
 What = TypeVar("What", str, float)

@@ -40,7 +40,8 @@ class NoiseSchedule:
 
     alpha, sigma, time: (K + 1,), kept in float64; time is what the network is told, time[0] for frames
     already clean.  predicts: what the network's output is: `noise` eps, `velocity` alpha eps - sigma x0
-    (arXiv:2202.00512), `sample` x0, or `flow` eps - x0.
+    (arXiv:2202.00512), `sample` x0, or `flow` eps - x0.  limit: x0 is kept within +-limit, and eps is what is then
+    left of z (diffusers' `clip_sample`); None for no limit.
 
     Raises BadInput for tables that are no noise schedule.
     """
@@ -49,6 +50,7 @@ class NoiseSchedule:
     sigma: Tensor
     time: Tensor
     predicts: Predicts = "noise"
+    limit: float | None = None
     _tables: dict[tuple[float, torch.dtype, torch.device], Tensor] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,7 +103,11 @@ class NoiseSchedule:
         At a level with sigma 0 there is no noise to see; a `sample` network's eps is then given as 0.
         """
         row = self._row(level, z, 0.0)
-        return row.x0_z * z + row.x0_out * out, row.eps_z * z + row.eps_out * out
+        x0, eps = row.x0_z * z + row.x0_out * out, row.eps_z * z + row.eps_out * out
+        if self.limit is not None:
+            x0 = x0.clamp(-self.limit, self.limit)
+            eps = torch.where(row.sigma > 0, (z - row.alpha * x0) / row.sigma, eps)
+        return x0, eps
 
     def answer(self, z: Tensor, x0: Tensor, level: Tensor) -> Tensor:
         """What a network that knew the clean frame would say of z, each frame at its level, at least 1: `split` of it
@@ -231,12 +237,35 @@ def paper(alphas_cumprod: Tensor, levels: int, predicts: Predicts = "noise") -> 
     return NoiseSchedule(alpha=kept.sqrt(), sigma=(1 - kept).sqrt(), time=time, predicts=predicts)
 
 
+def leading(
+    alphas_cumprod: Tensor, levels: int, predicts: Predicts = "noise", limit: float | None = None
+) -> NoiseSchedule:
+    """Every T // levels-th training step from the first on, and below it exactly clean: the "leading" spacing of
+    diffusers' DDPM scheduler, whose step is the one here with eta 1.
+
+    The last level stops short of the last training step, though what enters there is pure noise all the same.
+    """
+    _at_least_one(levels)
+    _check_training_table(alphas_cumprod)
+    if levels > len(alphas_cumprod):
+        raise BadInput(f"{levels} levels were asked of a model trained on {len(alphas_cumprod)} steps; ask for fewer")
+    time = torch.arange(levels, dtype=torch.float64) * (len(alphas_cumprod) // levels)
+    kept = torch.cat([torch.ones(1), alphas_cumprod.to("cpu", torch.float64)[time.long()]])
+    time = torch.cat([time[:1], time])
+    return NoiseSchedule(alpha=kept.sqrt(), sigma=(1 - kept).sqrt(), time=time, predicts=predicts, limit=limit)
+
+
 def scaled_linear_betas(steps: int = 1000, first: float = 0.00085, last: float = 0.012) -> Tensor:
     """alphas_cumprod (steps,) of betas whose square roots are evenly spread, as in Stable Diffusion and
     VideoCrafter.
     """
     betas = torch.linspace(math.sqrt(first), math.sqrt(last), steps, dtype=torch.float64) ** 2
     return torch.cumprod(1 - betas, dim=0)
+
+
+def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> Tensor:
+    """alphas_cumprod (steps,) of evenly spread betas (arXiv:2006.11239), as in Latte and Open-Sora Plan."""
+    return torch.cumprod(1 - torch.linspace(first, last, steps, dtype=torch.float64), dim=0)
 
 
 def cosine(steps: int = 1000, offset: float = 0.008) -> Tensor:

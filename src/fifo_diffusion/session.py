@@ -18,13 +18,14 @@ from fifo_diffusion import models
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.config import Decided, Run
 from fifo_diffusion.decode import to_frames, to_pixels
-from fifo_diffusion.devices import choose_device, choose_dtype
+from fifo_diffusion.devices import choose_device, choose_dtype, memory_of
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.models.base import Model
+from fifo_diffusion.models.lora import find_lora
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.preview import Preview, Queue
 from fifo_diffusion.prompts import Table
@@ -63,8 +64,14 @@ def resolve(run: Run) -> Decided:
     }
     here = {"device": str(device), "dtype": choose_dtype(run.dtype, device)}
     plan = _plan(run.model, said.get("partitions", card.partitions), said.get("lookahead", card.lookahead))
-    decided = Decided.of({**defaults, "batch": len(plan.windows), **said, **here})
+    room = _room(card, run.size or card.size, here["dtype"], memory_of(device))
+    here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
+    batch = 1 if here["memory"] == "low" else max(1, min(len(plan.windows), room))
+    decided = Decided.of({**defaults, "batch": batch, **said, **here})
     card.check_weights(decided.weights)
+    card.check_lora(decided.lora)
+    for given in decided.lora:
+        find_lora(given)
     card.check_size(decided.size)
     card.check_levels(plan.levels)
     decided = _with_clip(decided, card)
@@ -94,6 +101,16 @@ def _clip(run: Decided) -> Clip | None:
     return None if run.clip is None else Clip(Path(run.clip), run.size, run.fps)
 
 
+def _room(card: models.Card, size: tuple[int, int], dtype: str, gib: float | None) -> int:
+    """How many windows of this model, each with its guidance, fit into the memory at once; 0 where none does."""
+    need = card.memory
+    if need is None or gib is None:
+        return 64
+    grown = (2 if dtype == "float32" else 1) * size[0] * size[1] / (card.size[0] * card.size[1])
+    left = gib - need.RESERVE - need.stays * (2 if dtype == "float32" else 1)
+    return 0 if left < max(need.text, need.decode * grown) else int(left // (2 * need.window * grown))
+
+
 def _plan(model: str, partitions: int, lookahead: str) -> Plan:
     return Plan(models.card(model).window, partitions, _KEEP[lookahead])
 
@@ -112,7 +129,13 @@ class Session:
         """Raises ModelError when the weights cannot be used."""
         run = self.run
         self.watch("loading", 0, 1)
-        return models.load(run.model, torch.device(run.device), getattr(torch, run.dtype), run.weights)
+        model = models.load(run.model, torch.device(run.device), getattr(torch, run.dtype), run.weights)
+        model.fps = run.fps
+        for given in run.lora:
+            model.add_lora(*find_lora(given))
+        if run.memory == "low":
+            model.save_memory()
+        return model
 
     @cached_property
     def clip(self) -> Clip | None:
@@ -126,6 +149,7 @@ class Session:
         return Table(
             run.table,
             model.embed,
+            model.embed_negative,
             per_frame=model.per_frame_text,
             negative_prompt=run.negative_prompt,
             guidance=run.guidance,
@@ -140,7 +164,8 @@ class Session:
         return self.run.model_copy(update={"prompt": cues[0].prompt, "cues": cues})
 
     def _denoiser(self, schedule: NoiseSchedule) -> Denoiser:
-        return self.meter.around("network", Guided(self.model.denoiser(schedule), self.run.guidance))
+        guided = Guided(self.model.denoiser(schedule), self.run.guidance, batched=self.run.memory == "high")
+        return self.meter.around("network", guided)
 
     @cached_property
     def engine(self) -> Engine:

@@ -49,7 +49,18 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
     """
     settings = {**before.run.model_dump(), "frames": before.frames_written}
     if said.get("model", before.run.model) != before.run.model:
-        of_the_model = ("weights", "size", "fps", "partitions", "lookahead", "eta", "guidance", "batch")
+        of_the_model = (
+            "weights",
+            "lora",
+            "memory",
+            "size",
+            "fps",
+            "partitions",
+            "lookahead",
+            "eta",
+            "guidance",
+            "batch",
+        )
         settings = {name: value for name, value in settings.items() if name not in of_the_model}
     if "prompt" in said:
         settings.pop("cues")  # they go on from the prompt that was

@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import tiny_latte
+import tiny_opensora_plan
+import tiny_videocrafter
+import tiny_zeroscope
 from torch import Tensor
 
 from fifo_diffusion.models.base import Model
@@ -39,4 +44,42 @@ class Case:
 CASES = [
     Case("embedded", side=8, trained=True),
     Case("gauss", side=8, trained=True),
+    *(
+        Case(
+            name,
+            side=8,
+            make=partial(tiny_videocrafter.make, name),
+            published=tiny_videocrafter.published,
+            apart=tiny_videocrafter.apart,
+        )
+        for name in tiny_videocrafter.SWITCHES
+    ),
+    *(
+        Case(name, side=8, make=tiny_zeroscope.make, published=tiny_zeroscope.said, apart=tiny_zeroscope.apart)
+        for name in ("zeroscope", "modelscope")
+    ),
+    Case(
+        "latte",
+        side=8,
+        make=tiny_latte.make_latte,
+        published=tiny_latte.said_by_latte,
+        apart=tiny_latte.latte_apart,
+    ),
+    Case(
+        "latte-ucf101",
+        side=8,
+        make=tiny_latte.make_ucf101,
+        published=tiny_latte.said_by_ucf101,
+        apart=tiny_latte.ucf101_apart,
+    ),
+    *(
+        Case(
+            name,
+            side=side,
+            make=tiny_opensora_plan.maker(window),
+            published=tiny_opensora_plan.said,
+            apart=tiny_opensora_plan.apart,
+        )
+        for name, window, side in (("open-sora-plan", 17, 4), ("open-sora-plan-221", 56, 2))
+    ),
 ]

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, ModelError
 
 if TYPE_CHECKING:
     import torch
 
     from fifo_diffusion.models.base import Model
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory on a GPU in half precision, in GiB, at the card's size, as `models.need` counts it."""
+
+    stays: float  # network and autoencoder
+    text: float  # the text encoder, while it reads
+    window: float  # one evaluation of one window
+    decode: float  # one latent frame to pixels
+
+    RESERVE: ClassVar[float] = 0.8  # CUDA's own, workspaces and gaps: what is not counted
+
+    def least(self) -> float:
+        """GiB with `--memory low`: one window at a time, guidance apart, text read on the CPU."""
+        return self.stays + max(self.window, self.decode) + self.RESERVE
+
+    def most(self, batch: int) -> float:
+        """GiB with `--memory high` for a batch of windows, each with its guidance."""
+        return self.stays + max(2 * batch * self.window, self.decode, self.text) + self.RESERVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +50,9 @@ class Card:
     space: int  # pixels per latent, each way
     frames_per_latent: int = 1  # of the decoder; a video's first latent is one frame all the same
     size: tuple[int, int]  # width, height in pixels
-    any_size: bool = False  # or any multiple of `space`
     encoder: bool = False  # whether it can go on from a clip
+    any_size: bool = False  # or any multiple of `multiple`
+    multiple: int | None = None  # of pixels, each way, that the network takes; None: `space`
     fps: float
     levels: int | None = None  # the most noise levels it can tell apart, where there is a limit
     partitions: int
@@ -39,6 +60,8 @@ class Card:
     eta: float
     guidance: float
     scale: int = 1  # each pixel shown as scale x scale
+    memory: Need | None = None  # None: little
+    lora: bool = False  # whether it takes LoRA weights
 
     def check_weights(self, weights: str | None) -> None:
         """Raises BadInput for weights given to a model that has none."""
@@ -58,6 +81,12 @@ class Card:
                 f"{self.name} has no encoder, so it cannot go on from a clip; the models that can are {able}"
             )
 
+    def check_lora(self, given: Sequence[str]) -> None:
+        """Raises BadInput for LoRA weights given to a model that takes none."""
+        if given and not self.lora:
+            able = ", ".join(card.name for card in MODELS.values() if card.lora)
+            raise BadInput(f"{self.name} takes no LoRA weights, so leave --lora {given[0]} out; those that do: {able}")
+
     def check_levels(self, levels: int) -> None:
         """Raises BadInput for more levels than the model can tell apart."""
         if self.levels is not None and levels > self.levels:
@@ -74,9 +103,10 @@ class Card:
                 f"size {width}x{height} is not what {self.name} makes; it makes {self.size[0]}x{self.size[1]} "
                 f"(use --scale to show each pixel larger)"
             )
-        if width < self.space or height < self.space or width % self.space or height % self.space:
+        step = self.multiple or self.space
+        if width < step or height < step or width % step or height % step:
             raise BadInput(
-                f"size {width}x{height} does not fit {self.name}; width and height must be multiples of {self.space}"
+                f"size {width}x{height} does not fit {self.name}; width and height must be multiples of {step}"
             )
 
 
@@ -117,6 +147,185 @@ MODELS: Mapping[str, Card] = {
             guidance=1.0,
             scale=4,
         ),
+        # VideoCrafter: window, partitions, lookahead, eta, guidance and frame rate are those that the authors of
+        # arXiv:2405.11473 run it with (64 steps); the sizes are those the networks were trained at.
+        Card(
+            name="videocrafter2",
+            summary="VideoCrafter2 (arXiv:2401.09047), 512x320: what the paper shows most",
+            needs="diffusers and transformers (the extra `models`), and model.ckpt of VideoCrafter/VideoCrafter2",
+            loader="fifo_diffusion.models.videocrafter:load_2",
+            weights="VideoCrafter/VideoCrafter2",
+            window=16,
+            space=8,
+            size=(512, 320),
+            any_size=True,
+            multiple=64,
+            fps=8,
+            levels=999,
+            partitions=4,
+            lookahead="last",
+            eta=1.0,
+            guidance=12.0,
+            memory=Need(stays=2.79, text=1.27, window=0.81, decode=0.23),
+            lora=True,
+        ),
+        Card(
+            name="videocrafter1",
+            summary="VideoCrafter1 (arXiv:2310.19512), 512x320",
+            needs="diffusers and transformers (the extra `models`), and model.ckpt of VideoCrafter/Text2Video-512",
+            loader="fifo_diffusion.models.videocrafter:load_1",
+            weights="VideoCrafter/Text2Video-512",
+            window=16,
+            space=8,
+            size=(512, 320),
+            any_size=True,
+            multiple=64,
+            fps=8,
+            levels=999,
+            partitions=4,
+            lookahead="last",
+            eta=1.0,
+            guidance=12.0,
+            memory=Need(stays=2.29, text=1.27, window=0.81, decode=0.23),
+            lora=True,
+        ),
+        Card(
+            name="videocrafter1-1024",
+            summary="VideoCrafter1 (arXiv:2310.19512), 1024x576",
+            needs="diffusers and transformers (the extra `models`), and model.ckpt of VideoCrafter/Text2Video-1024",
+            loader="fifo_diffusion.models.videocrafter:load_1_1024",
+            weights="VideoCrafter/Text2Video-1024",
+            window=16,
+            space=8,
+            size=(1024, 576),
+            any_size=True,
+            multiple=64,
+            fps=8,
+            levels=999,
+            partitions=4,
+            lookahead="last",
+            eta=1.0,
+            guidance=12.0,
+            memory=Need(stays=2.29, text=1.27, window=2.9, decode=0.84),
+            lora=True,
+        ),
+        Card(
+            name="zeroscope",
+            summary="text to video at 576x320, 24 frames a window (zeroscope v2; cc-by-nc-4.0)",
+            needs="diffusers and transformers (the extra `models`), and the weights: cerspense/zeroscope_v2_576w",
+            loader="fifo_diffusion.models.zeroscope:load",
+            weights="cerspense/zeroscope_v2_576w",
+            window=24,  # of its model card
+            space=8,
+            size=(576, 320),
+            any_size=True,
+            fps=8,
+            levels=999,
+            partitions=4,  # n of arXiv:2405.11473
+            lookahead="last",
+            eta=0.5,  # the paper says DDIM with eta 0.5 or 1, and has published 1 for VideoCrafter2 only
+            guidance=9.0,  # of diffusers' TextToVideoSDPipeline; the paper's configuration is not published
+            memory=Need(stays=2.78, text=1.27, window=1.36, decode=0.26),
+            lora=True,
+        ),
+        Card(
+            name="modelscope",
+            summary="text to video at 256x256, the network zeroscope was made from (ModelScope; cc-by-nc-4.0)",
+            needs="diffusers and transformers (the extra `models`), and the weights: ali-vilab/text-to-video-ms-1.7b",
+            loader="fifo_diffusion.models.zeroscope:load",
+            weights="ali-vilab/text-to-video-ms-1.7b",
+            window=16,  # arXiv:2308.06571
+            space=8,
+            size=(256, 256),
+            any_size=True,
+            fps=8,
+            levels=999,
+            partitions=4,
+            lookahead="last",
+            eta=0.5,  # as zeroscope
+            guidance=9.0,
+            memory=Need(stays=2.78, text=1.27, window=0.32, decode=0.09),
+            lora=True,
+        ),
+        Card(
+            name="latte",
+            summary="text to video at 512x512, a transformer (Latte-1; Apache-2.0)",
+            needs="diffusers, transformers and sentencepiece (the extra `models`), and the weights: maxin-cn/Latte-1",
+            loader="fifo_diffusion.models.latte:load",
+            weights="maxin-cn/Latte-1",
+            window=16,
+            space=8,
+            size=(512, 512),
+            fps=8,  # of the authors' examples
+            levels=999,
+            partitions=4,
+            lookahead="last",
+            eta=1.0,
+            guidance=7.5,  # of diffusers' LattePipeline
+            memory=Need(stays=2.13, text=8.87, window=0.81, decode=0.38),
+            lora=True,
+        ),
+        Card(
+            name="latte-ucf101",
+            summary="the 101 actions of UCF-101 at 256x256, the base of the paper's FVD table (Latte; Apache-2.0)",
+            needs="diffusers (the extra `models`), and ucf101.pt with its vae folder: maxin-cn/Latte",
+            loader="fifo_diffusion.models.latte_classes:load",
+            weights="maxin-cn/Latte",
+            window=16,
+            space=8,
+            size=(256, 256),
+            fps=8,
+            levels=999,
+            partitions=4,  # 64 steps, as in table 1 of arXiv:2405.11473
+            lookahead="last",
+            eta=1.0,
+            guidance=7.0,  # of the authors' configs/ucf101/ucf101_sample.yaml; the paper does not say
+            memory=Need(stays=1.41, text=0.0, window=0.16, decode=0.09),
+            lora=True,
+        ),
+        Card(
+            name="open-sora-plan",
+            summary="text to video at 512x512, 65 frames a window (Open-Sora Plan v1.1.0; MIT)",
+            needs="diffusers, transformers and sentencepiece (the extra `models`), and the weights: "
+            "LanguageBind/Open-Sora-Plan-v1.1.0 and DeepFloyd/t5-v1_1-xxl",
+            loader="fifo_diffusion.models.opensora_plan:load",
+            weights="LanguageBind/Open-Sora-Plan-v1.1.0",
+            window=17,  # this, partitions (136 steps) and guidance: the script of arXiv:2405.11473's authors
+            space=8,
+            frames_per_latent=4,
+            size=(512, 512),
+            any_size=True,  # trained at 512x512 only
+            multiple=16,  # patches of 2x2 latents
+            fps=24,  # what both authors write
+            levels=999,
+            partitions=8,
+            lookahead="last",
+            eta=1.0,  # DDPM
+            guidance=7.5,
+            memory=Need(stays=2.43, text=8.87, window=0.87, decode=5.66),
+            lora=True,
+        ),
+        Card(
+            name="open-sora-plan-221",
+            summary="text to video at 512x512, 221 frames a window (Open-Sora Plan v1.1.0; MIT)",
+            needs="as open-sora-plan",
+            loader="fifo_diffusion.models.opensora_plan:load_221",
+            weights="LanguageBind/Open-Sora-Plan-v1.1.0",
+            window=56,  # this and partitions (224 steps) are of the authors' script for 221 frames
+            space=8,
+            frames_per_latent=4,
+            size=(512, 512),
+            any_size=True,
+            multiple=16,
+            fps=24,
+            levels=999,
+            partitions=4,
+            lookahead="last",
+            eta=1.0,
+            guidance=7.5,
+            memory=Need(stays=2.43, text=8.87, window=2.87, decode=5.66),
+            lora=True,
+        ),
     )
 }
 
@@ -134,10 +343,16 @@ def load(name: str, device: torch.device, dtype: torch.dtype, weights: str | Non
     """Load a model's networks onto a device.
 
     weights: a Hub id, a folder or a file of another set of weights than the card names.
-    Raises BadInput (unknown name, weights where there are none), ModelError (weights that cannot be used).
+    Raises BadInput (unknown name, weights where there are none), ModelError (weights that cannot be used, or a package
+    that this model needs and this machine lacks).
     """
     chosen = card(name)
     chosen.check_weights(weights)
     module, function = chosen.loader.split(":")
-    model: Model = getattr(import_module(module), function)(device, dtype, weights or chosen.weights)
+    try:
+        model: Model = getattr(import_module(module), function)(device, dtype, weights or chosen.weights)
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"{name} needs the package {error.name}, which is not installed; pip install 'fifo-diffusion[models]'"
+        ) from error
     return model

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.protocols import Cond, Decoder, Denoiser
 from fifo_diffusion.schedule import NoiseSchedule
 
@@ -23,6 +24,7 @@ class Model(ABC):
     device: torch.device
     dtype: torch.dtype
     per_frame_text: bool = False  # whether the denoiser takes what `embed` gives with a frame axis, (B, F, ...)
+    fps: float = 8.0  # what a network that listens to a frame rate is told; a session says its video's
 
     @abstractmethod
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
@@ -36,6 +38,10 @@ class Model(ABC):
     def embed(self, prompts: Sequence[str]) -> Cond:
         """What the network hears for each prompt, every tensor (P, ...), of one shape whatever the prompts."""
 
+    def embed_negative(self, prompts: Sequence[str]) -> Cond:
+        """What the unconditional side of guidance hears in its place; what is left out it shares with the prompt."""
+        return self.embed(prompts)
+
     @abstractmethod
     def decoder(self) -> Decoder:
         """Latents to pixels; a new one for each stream, since it may hold frames back."""
@@ -45,6 +51,14 @@ class Model(ABC):
         T is the card's `frames` for a whole window.  Raises BadInput for a model without an encoder.
         """
         raise BadInput("this model has no encoder, so it cannot go on from a clip; use one that has, such as embedded")
+
+    def add_lora(self, file: Path, scale: float) -> None:
+        """Add a LoRA file to the network.  Raises ModelError for one that does not fit; only where the card says so."""
+        raise ModelError(f"this model takes no LoRA weights, so {file} cannot be used")
+
+    def save_memory(self) -> None:
+        """From now on use less memory on the device, however slow; a model that has nothing to save does nothing."""
+        return
 
     def remarks(self, prompt: str) -> list[str]:
         """What of a prompt the text encoder cannot hear, a sentence each."""

@@ -1,0 +1,139 @@
+"""Text encoders that read on demand: they live on the CPU and visit the device only while they read.
+
+A prompt is read once and a stream has few of them, so an encoder (T5-XXL is 4.8 billion numbers) need not hold device
+memory while frames are made; a prompt that comes later is read just the same.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fifo_diffusion.errors import ModelError
+from fifo_diffusion.models.files import component, first_line
+
+
+@dataclass(eq=False)
+class Reader:
+    """A transformers text encoder with its tokenizer.  Letters: P prompts, L tokens, D width.
+
+    net: on the CPU between readings, in whatever precision it was loaded.
+    where: the device it reads on; "cpu" for one that has no room for it.
+    masked: whether padding is kept from the encoder (T5) or heard like any token (CLIP as Stable Diffusion uses it).
+    tidy: what is done to a prompt first.
+    padding: the token that short prompts are filled up with; None: the tokenizer's.
+    """
+
+    net: nn.Module
+    tokenizer: Any
+    where: torch.device
+    longest: int
+    masked: bool
+    tidy: Callable[[str], str] = str
+    padding: int | None = None
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """-> the last hidden states (P, L, D) and which tokens are the prompt's (P, L) bool, both on the CPU."""
+        said = self._tokens([self.tidy(prompt) for prompt in prompts], padding="max_length", return_tensors="pt")
+        ids, own = said["input_ids"], said["attention_mask"]
+        if self.padding is not None:
+            ids = ids.where(own.bool(), self.padding)
+        try:
+            net = self.net.to(self.where)
+            states: Tensor = net(ids.to(self.where), attention_mask=own.to(self.where) if self.masked else None)[0]
+            return states.cpu(), own.bool()
+        finally:
+            self.net.to("cpu")
+            if self.where.type == "cuda":
+                torch.cuda.empty_cache()  # else the cache keeps what the networks need
+
+    def remarks(self, prompt: str) -> list[str]:
+        """Says so when the end of a prompt is not heard."""
+        heard = self._tokens([self.tidy(prompt)])["input_ids"][0]
+        every = self.tokenizer([self.tidy(prompt)])["input_ids"][0]
+        if len(every) <= len(heard):
+            return []
+        lost = self.tokenizer.decode(every[self.longest - 1 :], skip_special_tokens=True).strip()
+        return [f"the text encoder hears {self.longest} tokens of a prompt; the end is not heard: {lost!r}"]
+
+    def _tokens(self, prompts: list[str], **how: Any) -> Any:
+        return self.tokenizer(prompts, truncation=True, max_length=self.longest, **how)
+
+
+def clip_reader(folder: Path, where: torch.device) -> Reader:
+    """CLIP's text tower as latent diffusion uses it: 77 tokens, padding heard like any other.  Raises ModelError.
+
+    In float32 whatever the run is in: a prompt is read once, so its precision costs nothing.
+    """
+    from transformers import CLIPTokenizer
+
+    return _clip(folder, where, _tokenizer(CLIPTokenizer, folder / "tokenizer", "vocab.json"))
+
+
+def open_clip_reader(folder: Path, where: torch.device) -> Reader:
+    """CLIP's text tower as open_clip feeds it: HTML entities are read, token 0 fills up.  Raises ModelError.
+
+    Token 0 is "!", but must not be made the tokenizer's own padding (as Stable Diffusion 2 has it): every "!" in a
+    prompt would then be padding too.
+    """
+    reader = _clip(folder, where, plain_clip_tokenizer(folder / "tokenizer"))
+    reader.tidy, reader.padding = (lambda prompt: html.unescape(html.unescape(prompt))), 0
+    return reader
+
+
+def plain_clip_tokenizer(folder: Path) -> Any:
+    """CLIP's tokenizer with its own padding, whatever the folder made of that.  Raises ModelError."""
+    from transformers import CLIPTokenizer
+
+    given = _tokenizer(CLIPTokenizer, folder, "vocab.json")
+    try:
+        words = json.loads(given.backend_tokenizer.to_str())["model"]
+        return CLIPTokenizer(vocab=words["vocab"], merges=[tuple(merge) for merge in words["merges"]])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"the tokenizer in {folder} is not CLIP's ({first_line(error)}); get CLIP's") from error
+
+
+def _clip(folder: Path, where: torch.device, tokenizer: Any) -> Reader:
+    from transformers import CLIPTextModel
+
+    net = component(CLIPTextModel, folder / "text_encoder", torch.float32, ignore=r"position_ids$")
+    return Reader(net, tokenizer, where, longest=net.config.max_position_embeddings, masked=False)
+
+
+def t5_reader(
+    folder: Path,
+    where: torch.device,
+    dtype: torch.dtype,
+    longest: int,
+    text: str = "text_encoder",
+    words: str = "tokenizer",
+) -> Reader:
+    """T5's encoder as the PixArt family uses it: lower case, padding masked.  Raises ModelError.
+
+    text, words: where in the folder the encoder and its tokenizer lie; "." is the folder itself.
+
+    Never in float16, which T5-XXL's sums do not fit into.
+    """
+    from transformers import T5EncoderModel, T5TokenizerFast
+
+    tokenizer = _tokenizer(T5TokenizerFast, folder / words, "spiece.model")
+    half = torch.bfloat16 if dtype == torch.float16 else dtype
+    net = component(T5EncoderModel, folder / text, half, ignore=r"^decoder|^lm_head|embed_tokens")
+    return Reader(net, tokenizer, where, longest, masked=True, tidy=lambda prompt: prompt.lower().strip())
+
+
+def _tokenizer(kind: Any, folder: Path, words: str) -> Any:
+    if not any((folder / name).is_file() for name in (words, "tokenizer.json")):  # the library takes an empty folder
+        raise ModelError(f"there is no {words} in {folder}; give a folder in the layout of diffusers, with a tokenizer")
+    try:
+        return kind.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # the library has a dozen kinds
+        raise ModelError(f"the tokenizer in {folder} cannot be used ({first_line(error)}); get it again") from error

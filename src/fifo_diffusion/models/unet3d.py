@@ -1,0 +1,170 @@
+"""The 3D UNet of ModelScope, zeroscope and VideoCrafter (arXiv:2308.06571), each frame at its own timestep.
+
+diffusers' UNet3DConditionModel with a forward of our own: in the published one a clip has one timestep, which is
+repeated over the frames right before the blocks, and the blocks read one row a frame; so here each frame may have a row
+of its own.  Three switches make it VideoCrafter's: a frame rate that is told to the network beside the timestep, no
+temporal convolutions, and relative positions in the temporal attention (arXiv:1803.02155).
+
+Letters: B windows, C channels, F frames, H W latent height and width, L text tokens, D text width, N attention
+batch, h heads.  Only loaded by the models that use it, since it needs diffusers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from diffusers import UNet3DConditionModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import TimestepEmbedding
+from torch import Tensor, nn
+
+MOST_ROWS = 65535
+"""CUDA's attention kernels count the batch in 16 bits, and temporal attention has a row for each place of a frame."""
+
+
+class FrameUNet(UNet3DConditionModel):
+    """`FrameUNet.from_pretrained(folder)` reads the published folders of the stock class as they are.
+
+    fps_condition: the network is told a frame rate; temporal_convolutions: whether it has them; relative_positions: the
+    farthest distance between frames that has an embedding of its own, 0 for none.
+    """
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        sample_size: int | None = None,
+        in_channels: int = 4,
+        out_channels: int = 4,
+        down_block_types: tuple[str, ...] = ("CrossAttnDownBlock3D",) * 3 + ("DownBlock3D",),
+        up_block_types: tuple[str, ...] = ("UpBlock3D",) + ("CrossAttnUpBlock3D",) * 3,
+        block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280),
+        layers_per_block: int = 2,
+        downsample_padding: int = 1,
+        mid_block_scale_factor: float = 1,
+        act_fn: str = "silu",
+        norm_num_groups: int | None = 32,
+        norm_eps: float = 1e-5,
+        cross_attention_dim: int = 1024,
+        attention_head_dim: int = 64,
+        num_attention_heads: int | None = None,
+        time_cond_proj_dim: int | None = None,
+        fps_condition: bool = False,
+        temporal_convolutions: bool = True,
+        relative_positions: int = 0,
+    ) -> None:
+        super().__init__(
+            sample_size, in_channels, out_channels, down_block_types, up_block_types, block_out_channels,
+            layers_per_block, downsample_padding, mid_block_scale_factor, act_fn, norm_num_groups, norm_eps,
+            cross_attention_dim, attention_head_dim, num_attention_heads, time_cond_proj_dim,
+        )  # fmt: skip
+        if fps_condition:
+            self.fps_embedding = TimestepEmbedding(block_out_channels[0], block_out_channels[0] * 4, act_fn=act_fn)
+        if not temporal_convolutions:
+            for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
+                block.temp_convs = nn.ModuleList(_Same() for _ in block.temp_convs)
+        if relative_positions:
+            for attention in self.temporal_attentions():
+                width = attention.inner_dim // attention.heads
+                attention.relative_position_k = RelativePosition(width, relative_positions)
+                attention.relative_position_v = RelativePosition(width, relative_positions)
+                attention.set_processor(RelativeAttention())
+
+    def temporal_attentions(self) -> Iterator[Attention]:
+        """Every attention from frame to frame."""
+        for name, module in self.named_modules():
+            if isinstance(module, Attention) and ("temp_attentions" in name or name.startswith("transformer_in")):
+                yield module
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, fps: Tensor | None = None
+    ) -> Any:
+        """(B, C, F, H, W), (B, F) -> (B, C, F, H, W).
+
+        encoder_hidden_states: text (B, L, D), or (B, F, L, D) where each frame hears its own.  fps: frames a second,
+        (B,) or (B, F), where the network has an embedding for it.
+        """
+        windows, _, frames, height, width = sample.shape
+        rows = windows * height * width
+        if windows > 1 and rows > MOST_ROWS:
+            pieces = -(-windows // max(1, MOST_ROWS // (height * width)))
+            parts = [x.chunk(pieces) for x in (sample, timestep, encoder_hidden_states)]
+            rates = [None] * len(parts[0]) if fps is None else fps.chunk(pieces)
+            return torch.cat([self(*part, rate) for *part, rate in zip(*parts, rates, strict=True)])
+
+        def embed(layers: nn.Module, number: Tensor) -> Tensor:
+            row: Tensor = layers(self.time_proj(number.flatten()).to(sample.dtype))
+            return row
+
+        emb = embed(self.time_embedding, timestep)  # (B F, 4 C0)
+        if fps is not None:
+            rate = fps[:, None].expand(-1, frames) if fps.ndim == 1 else fps
+            emb = emb + embed(self.fps_embedding, rate)
+        text = encoder_hidden_states
+        text = text.repeat_interleave(frames, dim=0) if text.ndim == 3 else text.flatten(0, 1)  # (B F, L, D)
+        size = 2**self.num_upsamplers  # heights and widths that do not halve so often are told to the upsamplers
+        odd = bool(height % size or width % size)
+
+        x = self.conv_in(sample.transpose(1, 2).flatten(0, 1))  # (B F, C0, H, W)
+        x = self.transformer_in(x, num_frames=frames, return_dict=False)[0]
+        skips: list[Tensor] = [x]
+        for block in self.down_blocks:
+            x, more = block(x, emb, num_frames=frames, **_heard(block, text))
+            skips += more
+        x = self.mid_block(x, emb, num_frames=frames, **_heard(self.mid_block, text))
+        for block in self.up_blocks:
+            n = len(block.resnets)
+            skips, used = skips[:-n], tuple(skips[-n:])
+            to = skips[-1].shape[2:] if odd and skips else None
+            x = block(x, used, emb, upsample_size=to, num_frames=frames, **_heard(block, text))
+        x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
+        return x.unflatten(0, (windows, frames)).transpose(1, 2)
+
+
+def _heard(block: nn.Module, text: Tensor) -> dict[str, Tensor]:
+    return {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}
+
+
+class _Same(nn.Module):
+    """In place of a temporal convolution that the network was trained without."""
+
+    def forward(self, hidden_states: Tensor, num_frames: int = 1) -> Tensor:
+        return hidden_states
+
+
+class RelativePosition(nn.Module):
+    """An embedding for each distance between two frames, -most..most; farther ones share the last (eq. 4 of
+    arXiv:1803.02155)."""
+
+    def __init__(self, width: int, most: int) -> None:
+        super().__init__()
+        self.embeddings_table = nn.Parameter(torch.zeros(2 * most + 1, width))
+
+    def forward(self, frames: int) -> Tensor:
+        """(F, F, width): from the frame that asks to the frame that answers."""
+        most = len(self.embeddings_table) // 2
+        place = torch.arange(frames, device=self.embeddings_table.device)
+        return self.embeddings_table[(place - place[:, None]).clamp(-most, most) + most]
+
+
+class RelativeAttention:
+    """A diffusers attention processor: self-attention in which keys and values know how far apart two frames are.
+
+    softmax(q (k + K)' / sqrt(width)) (v + V), K and V being the embeddings of distances (eq. 1 and 2 of
+    arXiv:1803.02155); written out, since only the logits' half of it fits torch's own attention.
+    """
+
+    def __call__(self, attn: Attention, hidden_states: Tensor, *ignored: object, **also: object) -> Any:
+        """(N, F, width of the block) -> the same; each frame attends to all frames."""
+        q, k, v = (
+            project(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (N, h, F, width)
+            for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        frames = hidden_states.shape[1]
+        to_keys, to_values = attn.relative_position_k(frames), attn.relative_position_v(frames)
+        logits = q @ k.transpose(-1, -2) + torch.einsum("nhqd,qkd->nhqk", q, to_keys)
+        share = (logits * q.shape[-1] ** -0.5).softmax(dim=-1)
+        out = share @ v + torch.einsum("nhqk,qkd->nhqd", share, to_values)
+        return attn.to_out[1](attn.to_out[0](out.transpose(1, 2).flatten(2)))
