@@ -1,6 +1,9 @@
 """What many tests stand on: an engine around the exact Gaussian video, and clips of that video."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported: no test asks the network
 
 import pytest
 import torch
@@ -17,6 +20,14 @@ from fifo_diffusion.windows import Keep, Plan
 torch.set_num_threads(1)  # the tests' tensors are small, and other work may share the machine
 
 RHO = 0.9
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIFO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def schedule(kind: str, levels: int) -> NoiseSchedule:

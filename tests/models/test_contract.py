@@ -1,13 +1,22 @@
 """One contract for every model: what the engine relies on, on the real networks."""
 
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from cases import CASES, Case
+from safetensors.torch import load_file, save_file
 
+from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models import MODELS, load
 from fifo_diffusion.models.base import Model
 
 torch.set_num_threads(1)
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name, scope="module")
@@ -17,9 +26,13 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture(scope="module")
-def net(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    weights = case.make(tmp_path_factory.mktemp(case.name)) if case.make else None
-    return load(case.name, torch.device("cpu"), torch.float32, weights)
+def weights(case: Case, tmp_path_factory: pytest.TempPathFactory) -> str | None:
+    return case.make(tmp_path_factory.mktemp(case.name)) if case.make else None
+
+
+@pytest.fixture(scope="module")
+def net(case: Case, weights: str | None) -> Model:
+    return load(case.name, CPU, torch.float32, weights)
 
 
 def latents(case: Case, net: Model, streams: int = 1, seed: int = 0) -> torch.Tensor:
@@ -121,3 +134,128 @@ def test_pixels_come_in_the_right_shape(case: Case, net: Model) -> None:
     side, frames = case.side * card.space, 1 + (card.window - 1) * card.frames_per_latent
     assert pixels.shape == (2, frames, 3, side, side)
     assert pixels.isfinite().all()
+
+
+@torch.no_grad()
+def test_one_text_for_every_frame_is_the_text(case: Case, net: Model) -> None:
+    schedule, cond = net.schedule(64, "even"), net.embed(["a red balloon"])
+    if "text" not in cond:
+        return  # it hears no text
+    z = latents(case, net)
+    t = schedule.times(torch.linspace(4, 60, z.shape[2]).long(), z)[None]
+    each = {key: value[:, None].expand(-1, z.shape[2], *value.shape[1:]) for key, value in cond.items()}
+    denoise = net.denoiser(schedule)
+    torch.testing.assert_close(denoise(z, t, each), denoise(z, t, cond), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_loaded_again_it_says_the_same_and_in_half_precision_nearly(
+    case: Case, net: Model, weights: str | None
+) -> None:
+    schedule, z = net.schedule(64, "even"), latents(case, net)
+    t = schedule.times(torch.linspace(4, 60, z.shape[2]).long(), z)[None]
+
+    def said(model: Model) -> torch.Tensor:
+        return model.denoiser(schedule)(z, t, model.embed(["a red balloon"]))
+
+    want, again = said(net), load(case.name, CPU, torch.float32, weights)
+    assert torch.equal(said(again), want)
+    assert again.weights == net.weights
+    half = said(load(case.name, CPU, torch.bfloat16, weights))
+    assert half.dtype == z.dtype
+    assert (half - want).square().mean() < 0.05**2 * want.square().mean()
+
+
+# Files that are not what they should be: one sentence that names the file and, where one is wrong, the key ----------
+
+
+@pytest.fixture
+def copied(case: Case, weights: str | None, tmp_path: Path) -> tuple[str, Path]:
+    """A copy of the model's files that may be spoiled: what `--weights` is given, and the largest file."""
+    assert weights is not None
+    given = Path(weights)
+    folder = shutil.copytree(given.parent if given.is_file() else given, tmp_path / "copy")
+    return str(folder / given.name if given.is_file() else folder), largest(folder)
+
+
+def largest(folder: Path) -> Path:
+    files = [file for file in folder.rglob("*.*") if file.suffix in (".safetensors", ".ckpt", ".pt", ".pth", ".bin")]
+    return max(files, key=lambda file: file.stat().st_size)
+
+
+def change(file: Path, how: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Change the tensors of a file where they are."""
+    if file.suffix == ".safetensors":
+        held = load_file(file)
+        how(held)
+        save_file(held, file, {"format": "pt"})
+        return
+    whole = torch.load(file, weights_only=True)
+    held = whole
+    while not any(isinstance(value, torch.Tensor) for value in held.values()):
+        held = next(value for value in held.values() if isinstance(value, dict))
+    how(held)
+    torch.save(whole, file)
+
+
+def refusal(case: Case, weights: str, file: Path) -> str:
+    with pytest.raises(ModelError) as refused:
+        load(case.name, CPU, torch.float32, weights)
+    said = str(refused.value)
+    assert str(file) in said or str(file.parent) in said
+    assert "\n" not in said
+    return said
+
+
+with_files = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.make], ids=lambda case: case.name, indirect=True
+)
+
+
+@with_files
+def test_a_file_cut_short_is_refused(case: Case, copied: tuple[str, Path]) -> None:
+    weights, file = copied
+    file.write_bytes(file.read_bytes()[: file.stat().st_size * 2 // 3])
+    assert file.name in refusal(case, weights, file)
+
+
+@with_files
+def test_a_missing_key_is_named(case: Case, copied: tuple[str, Path]) -> None:
+    weights, file = copied
+    gone: list[str] = []
+
+    def drop(held: dict[str, torch.Tensor]) -> None:
+        gone.append(max(held, key=lambda key: held[key].numel()))
+        del held[gone[0]]
+
+    change(file, drop)
+    assert ".".join(gone[0].split(".")[-3:]) in refusal(case, weights, file)
+
+
+@with_files
+def test_another_models_file_is_refused(case: Case, copied: tuple[str, Path]) -> None:
+    weights, file = copied
+
+    def replace(held: dict[str, torch.Tensor]) -> None:
+        held.clear()
+        held["layers.0.weight"] = torch.zeros(2, 2)
+
+    change(file, replace)
+    refusal(case, weights, file)
+
+
+@with_files
+def test_a_malicious_pickle_is_not_run(case: Case, copied: tuple[str, Path], tmp_path: Path) -> None:
+    weights, file = copied
+    done = tmp_path / "the program ran"
+
+    class Malicious:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(done),)
+
+    if file.suffix == ".safetensors":  # old folders hold a pickle in its place
+        file.unlink()
+        file = file.with_name({"model": "pytorch_model"}.get(file.stem, file.stem) + ".bin")
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "hyper_parameters": Malicious()}, file)
+    refusal(case, weights, file)
+    assert not done.exists()
