@@ -52,6 +52,8 @@ class LatentModel(Model):
     source: the file or folder the weights came from.
     """
 
+    per_frame_text = True  # each frame of a window may hear its own
+
     def __init__(
         self,
         network: Any,

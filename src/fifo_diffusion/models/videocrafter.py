@@ -79,8 +79,6 @@ class VideoCrafter(LatentModel):
     (their plain sampling script says 28 for VideoCrafter2); a higher rate means less motion from frame to frame.
     """
 
-    per_frame_text = True
-
     def __init__(self, variant: Variant, *parts: Any) -> None:
         super().__init__(*parts)
         self.variant = variant
