@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -190,11 +191,11 @@ def change(file: Path, how: Callable[[dict[str, torch.Tensor]], object]) -> None
         how(held)
         save_file(held, file, {"format": "pt"})
         return
-    whole = torch.load(file, weights_only=True)
-    held = whole
-    while not any(isinstance(value, torch.Tensor) for value in held.values()):
-        held = next(value for value in held.values() if isinstance(value, dict))
-    how(held)
+    whole: Any = torch.load(file, weights_only=True)
+    inside = whole
+    while not any(isinstance(value, torch.Tensor) for value in inside.values()):
+        inside = next(value for value in inside.values() if isinstance(value, dict))
+    how(inside)
     torch.save(whole, file)
 
 
