@@ -139,14 +139,20 @@ def test_pixels_come_in_the_right_shape(case: Case, net: Model) -> None:
 
 @torch.no_grad()
 def test_one_text_for_every_frame_is_the_text(case: Case, net: Model) -> None:
-    schedule, cond = net.schedule(64, "even"), net.embed(["a red balloon"])
+    """And another for the last frame is heard."""
+    schedule, cond = net.schedule(64, "even"), net.embed(["a red balloon", "a blue fish"])
     if "text" not in cond:
         return  # it hears no text
     z = latents(case, net)
     t = schedule.times(torch.linspace(4, 60, z.shape[2]).long(), z)[None]
-    each = {key: value[:, None].expand(-1, z.shape[2], *value.shape[1:]) for key, value in cond.items()}
+    first = [0] * z.shape[2]
     denoise = net.denoiser(schedule)
-    torch.testing.assert_close(denoise(z, t, each), denoise(z, t, cond), rtol=1e-4, atol=1e-4)
+    one = denoise(z, t, {key: value[:1] for key, value in cond.items()})
+    each = denoise(z, t, {key: value[first][None] for key, value in cond.items()})
+    torch.testing.assert_close(each, one, rtol=1e-4, atol=1e-4)
+    other = denoise(z, t, {key: value[[*first[:-1], 1]][None] for key, value in cond.items()})
+    if not torch.equal(cond["text"][0], cond["text"][1]):  # else it knows neither
+        assert (other - one)[:, :, -1].abs().max() > 1e-3
 
 
 @torch.no_grad()
@@ -236,6 +242,19 @@ def test_a_missing_key_is_named(case: Case, copied: tuple[str, Path]) -> None:
 
     change(file, drop)
     assert ".".join(gone[0].split(".")[-3:]) in refusal(case, weights, file)
+
+
+@with_files
+def test_a_key_too_many_is_named(case: Case, copied: tuple[str, Path]) -> None:
+    weights, file = copied
+    added: list[str] = []
+
+    def add(held: dict[str, torch.Tensor]) -> None:
+        added.append(max(held, key=lambda key: held[key].numel()) + "_too_many")
+        held[added[0]] = torch.zeros(1)
+
+    change(file, add)
+    assert ".".join(added[0].split(".")[-3:]) in refusal(case, weights, file)
 
 
 @with_files
