@@ -44,7 +44,7 @@ CHANGES = {
     "motion": ((BALLOON, "left"), (WHALE, "right")),
 }
 WAYS = (("by frame", 0), ("by frame", 10), ("whole queue", 0), ("whole queue", 10))
-BEFORE, AFTER, STEADY = 8, 24, 4  # frames before the words, frames after the asked one, looks in a row
+BEFORE, AFTER, STEADY = 8, 40, 4  # frames before the words, frames after the asked one, looks in a row
 
 
 @dataclass(frozen=True)
