@@ -27,6 +27,7 @@ from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.prompts import OnePrompt
 from fifo_diffusion.protocols import Denoiser
 from fifo_diffusion.schedule import NoiseSchedule
+from fifo_diffusion.trail import Place, Trail
 from fifo_diffusion.windows import Keep, Plan
 
 Frame = NDArray[np.uint8]
@@ -79,6 +80,11 @@ class Session:
     run: Decided
     watch: Watch = unwatched
     meter: Meter = field(default_factory=Meter)
+    trail: Trail[State] = field(default_factory=Trail)  # where the stream could be begun again
+
+    def described(self) -> Decided:
+        """The run as it is by now: what sidecars and checkpoints store."""
+        return self.run
 
     @cached_property
     def model(self) -> Model:
@@ -129,23 +135,34 @@ class Session:
 
     def latents(self, state: State) -> Iterator[Tensor]:
         """Chunks (1, C, k, H, W) without end; the run-in is made and left out, and told to `watch`."""
-        hidden = self.engine.hidden(state)
-        for done, (frames, _) in enumerate(self.meter.each("iteration", self.engine.iterations(state)), 1):
+        hidden, each = self.engine.hidden(state), self.engine.plan.frames_per_level
+        self.trail.passes(max(state.iteration, 0) * each, state)
+        for done, (frames, after) in enumerate(self.meter.each("iteration", self.engine.iterations(state)), 1):
+            self.trail.passes(max(after.iteration, 0) * each, after)
             if frames.shape[2]:
                 yield frames
             else:
                 self.watch("run-in", done, hidden)
 
-    def frames(self) -> Iterator[Frame]:
-        """(height, width, 3) uint8, `run.frames` of them, or without end where that is 0.
+    def frames(self, place: Place[State] | None = None) -> Iterator[Frame]:
+        """(height, width, 3) uint8 up to number `run.frames`, or without end where that is 0.
 
+        place: where a session of the same run was, to go on from; None: the start.
         Raises NotFinite when the network breaks down.
         """
-        pixels = self.model.decoder()(self.latents(self.start()))
-        made = 0
+        made, skip = (0, 0) if place is None else (place.frame, place.skip)
+        if made and made == self.run.frames:
+            return
+        decoder = self.model.decoder()
+        self.trail.begin(decoder.period, models.card(self.run.model).frames_per_latent, made)
+        pixels = decoder(self.latents(self.start() if place is None else place.state))
         for chunk in self.meter.each("pixels", (to_frames(part[0]) for part in pixels)):
             for frame in chunk:
+                if skip:
+                    skip -= 1
+                    continue
                 made += 1
+                self.trail.given = made
                 self.watch("streaming", made, self.run.frames)
                 yield frame
                 if made == self.run.frames:  # never, where that is 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fifo_diffusion.config import Decided
 from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.whole import write_whole
 
 
 class Sidecar(BaseModel):
@@ -26,9 +26,9 @@ class Sidecar(BaseModel):
     machine: dict[str, str | int]
     weights: str  # what tells the model's weights from others
     frames_written: int
-    frames_sha256: str  # of the raw frames, in order, before scaling and encoding
-    seconds: dict[str, float]  # by part
-    wall_seconds: float  # from the first to the last, loading included
+    frames_sha256: str  # see `digest`: of the raw frames, in order, before scaling and encoding
+    seconds: dict[str, float]  # by part, since it was last gone on with
+    wall_seconds: float  # the same from first to last, loading included
     peak_memory_mb: int
 
 
@@ -59,10 +59,8 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
 
 def write(sidecar: Sidecar, path: Path) -> None:
     """Beside, then renamed.  Raises OutputError."""
-    beside = path.with_name(path.name + ".partial")
     try:
-        beside.write_text(sidecar.model_dump_json(indent=2) + "\n")
-        os.replace(beside, path)
+        write_whole(path, sidecar.model_dump_json(indent=2).encode() + b"\n")
     except OSError as error:
         raise OutputError(
             f"the settings could not be written to {path} ({error.strerror}); free some room or name another folder"
