@@ -17,7 +17,7 @@ from fifo_diffusion.errors import BadInput, DeviceError, FifoError, ModelError, 
 from fifo_diffusion.version import __version__
 
 if TYPE_CHECKING:
-    from fifo_diffusion.api import generate, stream
+    from fifo_diffusion.api import generate, resume, stream
     from fifo_diffusion.config import Run
     from fifo_diffusion.engine import Engine, State
     from fifo_diffusion.execute import Batched, Serial
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "generate": "api",
+    "resume": "api",
     "stream": "api",
     "Run": "config",
     "Engine": "engine",
@@ -58,6 +59,7 @@ __all__ = [
     "State",
     "__version__",
     "generate",
+    "resume",
     "stream",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 import warnings
@@ -26,7 +27,7 @@ from fifo_diffusion.models import card
 from fifo_diffusion.runs import Beginning, Keeper, check_fork, check_same, choose, lengthened
 from fifo_diffusion.session import Frame, Session, Watch, resolve, unwatched
 from fifo_diffusion.sidecar import Sidecar
-from fifo_diffusion.sinks import FrameSink, check_output, is_folder, open_sink, piece
+from fifo_diffusion.sinks import FrameSink, check_output, is_folder, open_sink, piece, read_metadata
 from fifo_diffusion.trail import Place
 from fifo_diffusion.version import __version__
 
@@ -258,6 +259,35 @@ class _Making:
         if beside is not None and self._written:
             sidecar.write(made, beside)
         return made
+
+
+def left(video: str) -> tuple[Path, Description] | None:
+    """The video, and what there is to go on with; None where that is nothing."""
+    try:
+        folder = checkpoints.find(video)
+        said = checkpoints.description(folder)
+    except BadInput:
+        return None
+    return folder.parent / said.output, said
+
+
+def told(video: str) -> dict[str, Any]:
+    """The settings that a video was made with: its own tags (mp4, webm, PNG), or the sidecar beside it (gif, webp).
+
+    Raises BadInput when it tells none.
+    """
+    try:
+        said = json.loads(read_metadata(Path(video)).get("comment", ""))
+    except json.JSONDecodeError:
+        said = None
+    if isinstance(said, dict) and "prompt" in said:
+        return {"from": "the video's own metadata", **said}
+    beside = sidecar.path_beside(video)
+    if beside is None or not beside.exists():
+        raise BadInput(f"{video} tells no settings: fifo did not make it, or (gif, webp) its .json is not beside it")
+    made = sidecar.read(beside)
+    more = {"frames written": made.frames_written, "version": made.fifo_diffusion}
+    return {"from": str(beside), **made.run.model_dump(exclude_none=True), **more}
 
 
 def tell_unheard(session: Session, warn: Warn) -> None:
