@@ -24,7 +24,7 @@ import torch
 
 from fifo_diffusion import api, checkpoint, sidecar, whole
 from fifo_diffusion.config import Run
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import FifoError
 from fifo_diffusion.runs import Keeper
 from fifo_diffusion.sinks import PngSink, VideoSink, video
 from report import Row, show
@@ -79,7 +79,7 @@ def attempt(output: str, resume: bool, after: float | None, aim: str | None, lin
                 die_at(AIMS[aim].__code__, lines)
             go(output, resume)
             status = 0
-        except BadInput as error:
+        except FifoError as error:
             print(error, file=sys.stderr)
         finally:
             sys.settrace(None)
@@ -119,7 +119,10 @@ def wreck(name: str, kills: int, dice: random.Random, seconds: float) -> Row:
             output = str(cut / name)
             killed, here = True, 0
             while killed:
-                resume = _is_run(output)
+                run = api.left(output)
+                if run is not None and run[1].whole is not None:  # killed when all was done
+                    break
+                resume = run is not None
                 row["begun anew"] = int(row["begun anew"]) + (here > 0 and not resume)
                 if here > 0 and not resume:  # killed before it could say what it was
                     for file in cut.glob("*.partial*"):
@@ -136,14 +139,6 @@ def wreck(name: str, kills: int, dice: random.Random, seconds: float) -> Row:
             equal = equal and files(cut) == wanted and sidecar.read(_beside(Path(output))).frames_sha256 == digest
     row["by a line of"] = ", ".join(f"{aim} {count}" for aim, count in sorted(aims.items()))
     return {**row, "identical": "yes" if equal else "NO"}
-
-
-def _is_run(output: str) -> bool:
-    try:
-        checkpoint.find(output)
-    except BadInput:
-        return False
-    return True
 
 
 def _beside(path: Path) -> Path:

@@ -16,7 +16,7 @@ def test_the_python_of_a_document_runs(document: str) -> None:
         exec(compile(block, document, "exec"), {"__name__": document})
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/engine.md", "docs/start.md", "docs/log.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/engine.md", "docs/start.md", "docs/resume.md", "docs/log.md"])
 def test_the_files_that_documents_name_exist(document: str) -> None:
     text = (ROOT / document).read_text()
     named = re.findall(r"\]\(((?!http)[^)#]+)\)", text)

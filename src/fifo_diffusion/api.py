@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -47,14 +48,31 @@ def stream(prompt: str, **settings: Any) -> Iterator[Frame]:
     return session.frames()
 
 
-def generate(prompt: str, output: str, *, scale: int | None = None, crf: int | None = None, **settings: Any) -> Sidecar:
+def generate(
+    prompt: str,
+    output: str,
+    *,
+    scale: int | None = None,
+    crf: int | None = None,
+    checkpoint_every: float = CHECKPOINT_EVERY,
+    keep_checkpoints: bool = False,
+    **settings: Any,
+) -> Sidecar:
     """Write a video (`sinks.open_sink` tells the outputs) and its JSON sidecar; returns what the sidecar says.
 
     scale shows each pixel larger (the model's own default), crf is the encoder's quality (lower is better).
+    checkpoint_every: seconds between those that `resume` needs; 0 makes none.  keep_checkpoints: not only the last.
     Raises BadInput, OutputError, ModelError or NotFinite; the frames made before an error stay in the file.
     """
-    warn = partial(warnings.warn, stacklevel=5)
-    return make(Run.of({**settings, "prompt": prompt}), output, scale=scale, crf=crf, warn=warn)
+    return make(
+        Run.of({**settings, "prompt": prompt}),
+        output,
+        scale=scale,
+        crf=crf,
+        checkpoint_every=checkpoint_every,
+        keep_checkpoints=keep_checkpoints,
+        warn=partial(warnings.warn, stacklevel=5),
+    )
 
 
 def resume(video: str | Path, **changes: Any) -> Sidecar:
@@ -73,11 +91,7 @@ def make(
     watch: Watch = unwatched,
     warn: Warn = warnings.warn,
 ) -> Sidecar:
-    """`generate` for a run that is already described.  Ctrl-C finishes the file, then goes on up.
-
-    checkpoint_every: seconds between the checkpoints that `carry_on` needs; 0 makes none.  keep_checkpoints: not
-    only the last one when the video is finished.
-    """
+    """`generate` for a run that is already described.  Ctrl-C finishes the file, then goes on up."""
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
     check_output(output, fps=full.fps, size=full.size, scale=scale, crf=crf)
@@ -172,26 +186,32 @@ class _Making:
             place = Place(state, start.skip, start.frame)
         if folder is not None and (every or said is not None):
             self._keeper = self._keep(folder, every, keep, said)
+        with self._keeper or nullcontext():  # which says that the video is whole when all else is done
+            try:
+                with self._open(before, said) as sink:
+                    self._stream(sink, place)
+            except OutputError:
+                raise  # the file is not whole: a video that had the name keeps its sidecar
+            except BaseException:
+                if not sink.dropped:
+                    with suppress(OutputError):  # what went wrong first is what must be told
+                        self._record()
+                raise
+            if self._keeper is None and folder is not None:  # what is there is of the video that this one replaced
+                shutil.rmtree(folder, ignore_errors=True)
+            return self._record()
+
+    def _stream(self, sink: FrameSink, place: Place[State] | None) -> None:
+        if self._keeper is not None:
+            self._keeper.begin(sink)
         try:
-            with self._keeper or nullcontext(), self._open(before, said) as sink:
-                if self._keeper is not None:
-                    self._keeper.begin(sink)
-                try:
-                    for frame in session.frames(place):
-                        self._take(sink, frame)
-                except BrokenPipeError:
-                    pass  # whoever read the frames has seen enough
-                finally:
-                    if self._keeper is not None and sink.frames == 0:
-                        self._keeper.forget()
-        except OutputError:
-            raise  # the file is not whole: a video that had the name keeps its sidecar
-        except BaseException:
-            if not sink.dropped:
-                with suppress(OutputError):  # what went wrong first is what must be told
-                    self._record()
-            raise
-        return self._record()
+            for frame in self.session.frames(place):
+                self._take(sink, frame)
+        except BrokenPipeError:
+            pass  # whoever read the frames has seen enough
+        finally:
+            if self._keeper is not None and sink.frames == 0:
+                self._keeper.forget()
 
     def _take(self, sink: FrameSink, frame: Frame) -> None:
         """Ctrl-C waits meanwhile, so that the file and what is said of it agree."""

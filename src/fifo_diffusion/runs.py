@@ -29,9 +29,9 @@ class Keeper:
     """Commits checkpoints of a running stream, once the frames before them are on the disk.
 
     Open its sink inside it, let it `begin` with that, and tell it `after` each frame, and in the run-in, what is
-    `hidden`.  before: how a run that goes on was described.  every: seconds from one checkpoint to the next; the
-    last place that can be gone on from is committed when the video ends, however it ends.  keep_all: after a
-    whole video too; else its last one only.
+    `hidden`.  before: how a run that goes on was described.  every: seconds from one checkpoint to the next (0:
+    none before the end); the last place that can be gone on from is committed when the video ends, however it ends.
+    keep_all: after a whole video too; else its last one only.
     """
 
     def __init__(
@@ -47,11 +47,12 @@ class Keeper:
         warn: Warn,
     ) -> None:
         self._folder, self._description, self._before = folder, description, before
-        self._piece, self._every, self._keep_all = piece, every, keep_all
+        self._piece, self._every, self._keep_all = piece, every or math.inf, keep_all
         self._place, self._described, self._warn = place, described, warn
         self._waiting: deque[Checkpoint] = deque()  # until their frames are on the disk; two or three
-        self._next = time.monotonic() + every
+        self._next = time.monotonic() + self._every
         self._sink: FrameSink | None = None
+        self._warned = False
         self._lock = ExitStack()
 
     def __enter__(self) -> Self:
@@ -63,7 +64,8 @@ class Keeper:
         name = self._description.output if sink.partial is None else sink.partial.name
         if self._before is None:  # a folder of this name is of the video that this one replaces
             shutil.rmtree(self._folder, ignore_errors=True)
-        checkpoints.describe(self._folder, self._description.model_copy(update={"partial": name}))
+        self._description = self._description.model_copy(update={"partial": name})
+        checkpoints.describe(self._folder, self._description)
         if self._before is None:
             self._lock.enter_context(checkpoints.locked(self._folder))
         else:
@@ -144,9 +146,14 @@ class Keeper:
     def _commit(self, checkpoint: Checkpoint) -> None:
         self._next = time.monotonic() + self._every
         try:
+            if checkpoint.run != self._description.run:  # more was said
+                self._description = self._description.model_copy(update={"run": checkpoint.run})
+                checkpoints.describe(self._folder, self._description)
             checkpoints.commit(self._folder, checkpoint)
         except OSError as error:
-            self._warn(f"no checkpoint could be written to {self._folder} ({error.strerror}); the video goes on")
+            if not self._warned:
+                self._warn(f"no checkpoint could be written to {self._folder} ({error.strerror}); the video goes on")
+            self._warned = True
             return
         checkpoints.drop(self._folder, checkpoints.spare(checkpoints.committed(self._folder)))
 
@@ -223,7 +230,8 @@ def lengthened(
     Raises BadInput for a length that is there already.
     """
     start = 0 if before.checkpoint is None else before.checkpoint.frame
-    run = said.run if before.checkpoint is None else before.checkpoint.run
+    # A video goes on with all that was said of it, a fork with what had been said where it begins.
+    run = before.checkpoint.run if fork and before.checkpoint is not None else said.run
     there = start if fork else before.begun.held
     total = said.run.frames
     if frames is not None and seconds is not None:

@@ -70,7 +70,7 @@ class VideoSink(FrameSink):
             self._encoder: av.VideoCodecContext | None = stream.codec_context
             self._set_up(self._encoder)
             self._container.start_encoding()  # opens the encoder now, before any work
-            if begun is not None:
+            if begun is not None and begun.frames:  # what was killed early cannot even be opened
                 self._copy(begun)
         except (av.FFmpegError, OSError) as error:
             self._file.unlink(missing_ok=True)
