@@ -26,7 +26,16 @@ def test_the_story_of_the_page_is_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/engine.md", "docs/start.md", "docs/prompts.md", "docs/extend.md", "docs/log.md"]
+    "document",
+    [
+        "README.md",
+        "docs/engine.md",
+        "docs/start.md",
+        "docs/prompts.md",
+        "docs/extend.md",
+        "docs/resume.md",
+        "docs/log.md",
+    ],
 )
 def test_the_files_that_documents_name_exist(document: str) -> None:
     text = (ROOT / document).read_text()

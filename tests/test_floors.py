@@ -1,11 +1,11 @@
 """The floors of the house: an import may only go down.  The syntax trees say who knows whom.
 
     5  cli  server
-    4  session  evaluate  training  progress  doctor
-    3  models  decode  sinks  prompts  guidance  execute  ranks  sources  preview
+    4  session  evaluate  training  progress  doctor  runs
+    3  models  decode  sinks  prompts  guidance  execute  ranks  sources  preview  checkpoint
     2  engine  baseclip  sidecar  script
     1  schedule  windows  noise  config  world  devices  meter
-    0  protocols  errors  version
+    0  protocols  errors  version  digest  whole  trail  interrupt
 
 `__init__`, `__main__` and `api` are the door: they may know every room.  A room is a module or a package;
 what is inside one package is its own affair.  The command line and the server may also know `api`.
@@ -26,11 +26,11 @@ NAME = "fifo_diffusion"
 ROOT = Path(fifo_diffusion.__path__[0])
 
 FLOORS = [
-    {"protocols", "errors", "version"},
+    {"protocols", "errors", "version", "digest", "whole", "trail", "interrupt"},
     {"schedule", "windows", "noise", "config", "world", "devices", "meter"},
     {"engine", "baseclip", "sidecar", "script"},
-    {"models", "decode", "sinks", "prompts", "guidance", "execute", "ranks", "sources", "preview"},
-    {"session", "evaluate", "training", "progress", "doctor"},
+    {"models", "decode", "sinks", "prompts", "guidance", "execute", "ranks", "sources", "preview", "checkpoint"},
+    {"session", "evaluate", "training", "progress", "doctor", "runs"},
     {"cli", "server"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from fifo_diffusion.errors import BadInput, FifoError, OutputError
-from fifo_diffusion.sinks import Frame, NullSink, check_output, open_sink, read_frames
+from fifo_diffusion.sinks import Begun, Frame, NullSink, check_output, held, open_sink, piece, read_frames
 
 VIDEO = ["mp4", "webm", "gif", "webp"]
 SIZE = (64, 48)  # width, height: not square, so that a swap would show
@@ -329,6 +329,76 @@ with tempfile.TemporaryDirectory() as folder:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     # Kept raw, 300 pictures are 3.5 MiB.  FFmpeg's libwebp_anim, which keeps them coded, grows by 20.
     assert float(done.stdout) < 1
+
+
+# What is there already can be gone on with.
+
+
+@pytest.mark.parametrize(
+    ("name", "fps", "frames"),
+    [
+        ("a.mp4", 24, 24),
+        ("a.webm", FPS, 23),
+        ("a.MP4", 12.5, 12),
+        ("a.mp4", 0.5, 1),
+        ("frames/", 24, 1),
+        ("a.gif", 24, None),
+        ("a.webp", 24, None),
+        ("-", 24, None),
+    ],
+)
+def test_a_video_can_be_gone_on_with_at_every_key_frame(name: str, fps: float, frames: int | None) -> None:
+    assert piece(name, fps) == frames
+
+
+@pytest.mark.parametrize("extension", ["mp4", "webm"])
+@pytest.mark.parametrize("kept", [23, 46, 69])
+def test_a_video_gone_on_with_is_byte_for_byte_the_one_never_stopped(tmp_path: Path, extension: str, kept: int) -> None:
+    straight, other = tmp_path / f"a.{extension}", tmp_path / f"b.{extension}"
+    write(straight, 75, metadata={"title": "t"})
+    digests = list(held(straight))
+    assert len(set(digests)) == 75
+    begun = Begun(straight, kept, digests[kept - 1])
+    with open_sink(str(other), fps=FPS, size=SIZE, metadata={"title": "t"}, begun=begun) as sink:
+        assert sink.frames == kept
+        for i in range(kept, 75):
+            sink.write(picture(i))
+            assert sink.digest == digests[i]
+    assert other.read_bytes() == straight.read_bytes()
+
+
+@pytest.mark.parametrize("extension", ["mp4", "webm"])
+def test_what_a_kill_left_stays_until_the_new_file_holds_more(tmp_path: Path, extension: str) -> None:
+    path, partial = tmp_path / f"clip.{extension}", tmp_path / f"clip.partial.{extension}"
+    write(partial, 40, fps=10)
+    left, digests = partial.read_bytes(), list(held(partial))
+    with open_sink(
+        str(path), fps=10, size=SIZE, begun=Begun(partial, 20, digests[19], held=40), partial=partial
+    ) as sink:
+        for i in range(20, 38):
+            sink.write(picture(i))
+            assert partial.read_bytes() == left
+            assert sink.settled == 0
+    assert sink.dropped  # it ended before it held as many
+    assert [file.name for file in tmp_path.iterdir()] == [partial.name]
+    assert partial.read_bytes() == left
+    with open_sink(
+        str(path), fps=10, size=SIZE, begun=Begun(partial, 20, digests[19], held=40), partial=partial
+    ) as sink:
+        for i in range(20, 55):
+            sink.write(picture(i))
+        assert sink.settled == 48
+        assert len(readable(partial)) >= 48
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert len(list(read_frames(path))) == 55
+
+
+def test_a_source_that_changed_is_not_gone_on_with(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", 40, fps=10)
+    begun = Begun(tmp_path / "a.mp4", 20, "00" * 32)
+    with pytest.raises(OutputError, match=r"a\.mp4 changed"):
+        open_sink(str(tmp_path / "b.mp4"), fps=10, size=SIZE, begun=begun)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.mp4"]
 
 
 # Pipes.

@@ -17,7 +17,7 @@ from fifo_diffusion.errors import BadInput, DeviceError, FifoError, ModelError, 
 from fifo_diffusion.version import __version__
 
 if TYPE_CHECKING:
-    from fifo_diffusion.api import Stream, generate, stream
+    from fifo_diffusion.api import Stream, generate, resume, stream
     from fifo_diffusion.config import Cue, Run
     from fifo_diffusion.engine import Engine, State
     from fifo_diffusion.execute import Batched, Serial
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Stream": "api",
     "generate": "api",
+    "resume": "api",
     "stream": "api",
     "Cue": "config",
     "Run": "config",
@@ -62,6 +63,7 @@ __all__ = [
     "Stream",
     "__version__",
     "generate",
+    "resume",
     "stream",
 ]
 

@@ -9,8 +9,10 @@ import inspect
 import io
 import math
 import re
+import shlex
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -20,10 +22,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from fifo_diffusion.errors import BadInput, FifoError
+from fifo_diffusion.errors import BadInput, FifoError, OutputError
 from fifo_diffusion.version import __version__
 
 if TYPE_CHECKING:
+    from fifo_diffusion.checkpoint import Description
     from fifo_diffusion.progress import Progress
     from fifo_diffusion.session import Session
     from fifo_diffusion.sidecar import Sidecar
@@ -71,8 +74,12 @@ def _option(says: str, *flags: str, panel: str | None = None) -> Any:
     return typer.Option(*flags, help=says, show_default=False, rich_help_panel=panel)
 
 
-_video, _story, _method, _machine = (partial(_option, panel=name) for name in ("Video", "Story", "Method", "Machine"))
+_video, _story, _method, _machine, _stopping = (
+    partial(_option, panel=name) for name in ("Video", "Story", "Method", "Machine", "Stopping and going on")
+)
 _OUTPUT = "name.mp4, .webm, .gif or .webp, a folder/ for PNGs, or - for raw RGB on stdout (default: after the prompt)."
+_EVERY = "Seconds between checkpoints in VIDEO.run; off for none (default: 30s). mp4, webm and folders only."
+_KEEP = "Keep several when the video is finished, to fork from; else only the last, to make it longer."
 _LOOKAHEAD = "off, last (the paper's lookahead) or middle (keeps each window's middle)."
 
 
@@ -130,13 +137,17 @@ def generate(
     dtype: Annotated[str | None, _machine("auto, float32, bfloat16, float16 (default: auto).")] = None,
     batch: Annotated[int | None, _machine("Most windows computed at once (twice that with guidance).")] = None,
     memory: Annotated[str | None, _machine("auto, low (for a small GPU; slower) or high (default: auto).")] = None,
+    checkpoint_every: Annotated[str, _stopping(_EVERY)] = "30s",
+    keep_checkpoints: Annotated[bool, _stopping(_KEEP, "--keep-checkpoints")] = False,
 ) -> None:
     """Make a video from a prompt, of any length, in constant memory.
 
     fifo generate "a red balloon drifting right over snowy mountains" -o balloon.mp4
 
-    A file of that name is replaced once the new one is whole.  Settings without a default here are the model's own;
-    `fifo models` lists them.
+    A file of that name is replaced once the new one is whole.  Ctrl-C finishes the file; `fifo resume balloon.mp4` goes
+    on with it, after a crash or a kill too.
+
+    Settings without a default here are the model's own; `fifo models` lists them.
     """
     from fifo_diffusion.sidecar import again, read
 
@@ -186,33 +197,110 @@ def generate(
     output = output or _free_name(run.prompt if clip is None else f"{Path(clip).stem} extended")
 
     from fifo_diffusion import api
+
+    if live and sys.stdin is None:
+        raise BadInput("--live reads prompts from stdin, which is closed; leave stdin open or leave --live out")
+    typing = live and sys.stdin.isatty()
+    every = _every(checkpoint_every)
+
+    def make(progress: Progress) -> Sidecar:
+        if typing:
+            progress.note("type a prompt and press Enter to change what the video shows; Ctrl-C ends it")
+        return api.make(
+            run, output, scale=scale, crf=crf, only_new=only_new, preview=preview,
+            checkpoint_every=every, keep_checkpoints=keep_checkpoints, watch=progress, warn=progress.warn,
+            tell=progress.tell, ready=partial(_hear, progress=progress, blend=over) if live else None,
+        )  # fmt: skip
+
+    # A line that redraws itself would take what is typed with it.
+    made = _run(quiet or typing, output, make)
+    if not quiet:
+        _tell(made, output, before)
+
+
+@app.command()
+def resume(
+    video: Annotated[
+        str, typer.Argument(help="The video, the .partial file that a kill left of it, or the .run folder beside it.")
+    ],
+    frames: Annotated[
+        str | None, _option("How many in all, or +500: so many more than there are. 0 goes on until Ctrl-C.")
+    ] = None,
+    seconds: Annotated[str | None, _option("The same in seconds: 60, or +10.")] = None,
+    prompt: Annotated[str | None, _option("What is heard by the frames that are not in the queue yet.")] = None,
+    output: Annotated[
+        str | None,
+        _option("Make another video, that begins like this one; this one is left as it is.", "--output", "-o"),
+    ] = None,
+    at_frame: Annotated[
+        int | None,
+        _option("The other video begins at the latest checkpoint that is not after this frame."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line and no summary.")] = False,
+    checkpoint_every: Annotated[str, _option(_EVERY, "--checkpoint-every")] = "30s",
+    keep_checkpoints: Annotated[bool, _option(_KEEP, "--keep-checkpoints")] = False,
+) -> None:
+    """Go on with a video that was stopped or killed, make a finished one longer, or fork one.
+
+    After Ctrl-C, a kill, a full disk or a reboot:  fifo resume a.mp4
+
+    A finished video, 500 frames longer:  fifo resume a.mp4 --frames +500
+
+    Another that begins like it:  fifo resume a.mp4 --at-frame 300 -o b.mp4 --prompt "a blue whale"
+
+    On the same machine a video comes out as if it had never been stopped, bit for bit. What is needed for that is in
+    a.mp4.run: move it along with the video, or delete it when the video shall not go on.
+    """
+    from fifo_diffusion import api
+
+    every = _every(checkpoint_every)
+    name = output or video
+    made = _run(
+        quiet,
+        name,
+        lambda progress: api.carry_on(
+            video,
+            frames=frames,
+            seconds=seconds,
+            prompt=prompt,
+            at_frame=at_frame,
+            output=output,
+            checkpoint_every=every,
+            keep_checkpoints=keep_checkpoints,
+            watch=progress,
+            warn=progress.warn,
+        ),
+    )
+    if not quiet:
+        _tell(made, name, None)
+
+
+def _run(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> Sidecar:
+    """Make a video with a live line; when it is stopped, or cannot be written, say how to go on."""
+    from fifo_diffusion.api import left
     from fifo_diffusion.progress import Progress
 
     for stop in (signal.SIGINT, signal.SIGTERM):  # a service manager's SIGTERM is an interrupt like any other
         signal.signal(stop, _stop)
-    if live and sys.stdin is None:
-        raise BadInput("--live reads prompts from stdin, which is closed; leave stdin open or leave --live out")
-    typing = live and sys.stdin.isatty()
-    progress = Progress(console, quiet or typing)  # a line that redraws itself would take what is typed with it
-    if typing:
-        progress.note("type a prompt and press Enter to change what the video shows; Ctrl-C ends it")
-    hear = partial(_hear, progress=progress, blend=over) if live else None
+    progress = Progress(console, quiet)
     try:
         with progress:
-            made = api.make(
-                run, output, scale=scale, crf=crf, only_new=only_new, preview=preview,
-                watch=progress, warn=progress.warn, tell=progress.tell, ready=hear,
-            )  # fmt: skip
+            return make(progress)
     except KeyboardInterrupt:
-        kept = (
-            f"{escape(output)} is whole and holds {progress.frames} {'' if run.clip is None else 'new '}frames"
-            if progress.frames
-            else "no frame was made"
-        )
-        console.print(f"stopped; {kept}", soft_wrap=True)
+        there = left(name)
+        if there is not None:
+            name, whole = str(there[0]), there[1].whole
+        else:
+            whole = progress.frames
+        kept = f"{name} is whole and holds {whole} frames" if whole else "no frame was made"
+        console.print(f"stopped; {escape(kept + _go_on(there))}", soft_wrap=True)
         raise
-    if not quiet:
-        _tell(made, output, before)
+    except OutputError as error:
+        raise OutputError(f"{error}{_go_on(left(name))}") from error
+
+
+def _go_on(there: tuple[Path, Description] | None) -> str:
+    return "" if there is None else f"; go on with: fifo resume {shlex.quote(str(there[0]))}"
 
 
 def extend(**said: Any) -> None:
@@ -270,6 +358,18 @@ def _reached(prompt: str, frame: int, frames: int, progress: Progress) -> None:
     when = "" if seconds is None else f" (in about {max(seconds, 0):.0f} s)"
     late = f", after the last one, {frames - 1}" if 0 < frames <= frame else ""
     progress.note(f"[green]{escape(prompt)}[/] reaches the screen at frame {frame}{when}{late}")
+
+
+@app.command()
+def info(
+    video: Annotated[str, typer.Argument(help="A video, a picture, or a folder of them, that fifo made.")],
+) -> None:
+    """Print the prompt, seed and settings that a video was made with, from the video itself or the .json beside it."""
+    from fifo_diffusion.api import told
+
+    out = Console(highlight=False)
+    for name, value in told(video).items():
+        out.print(f"[bold]{name:<16}[/] {escape(str(value))}", soft_wrap=True)
 
 
 @app.command()
@@ -348,6 +448,14 @@ def _tell(made: Sidecar, output: str, before: Sidecar | None) -> None:
     console.print(
         f"[yellow]not bit-identical to the first: {escape(other or 'on the same machine')}[/]", soft_wrap=True
     )
+
+
+def _every(text: str) -> float:
+    """Seconds; 0 for none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|)", text)
+    if match is None and text != "off":
+        raise BadInput(f"--checkpoint-every is {text!r}; give seconds, such as 30s, minutes, such as 5m, or off")
+    return 0 if match is None else float(match[1]) * (60 if match[2] == "m" else 1)
 
 
 def _size(text: str) -> tuple[int, int]:

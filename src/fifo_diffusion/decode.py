@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ class PerFrame:
     """A decoder of single pictures, applied to each frame on its own: (B, C, H, W) -> (B, 3, height, width)."""
 
     decode: Callable[[Tensor], Tensor]
+    period: ClassVar[int] = 1
 
     @torch.no_grad()
     def __call__(self, latents: Iterator[Tensor], /) -> Iterator[Tensor]:

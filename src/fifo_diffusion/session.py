@@ -32,6 +32,7 @@ from fifo_diffusion.prompts import Table
 from fifo_diffusion.protocols import Denoiser
 from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.sources import Clip
+from fifo_diffusion.trail import Place, Trail
 from fifo_diffusion.windows import Keep, Plan
 
 Frame = NDArray[np.uint8]
@@ -123,6 +124,7 @@ class Session:
     watch: Watch = unwatched
     meter: Meter = field(default_factory=Meter)
     preview: Preview | None = None
+    trail: Trail[State] = field(default_factory=Trail)  # where the stream could be begun again
 
     @cached_property
     def model(self) -> Model:
@@ -213,9 +215,11 @@ class Session:
         return self._latents(state)
 
     def _latents(self, state: State) -> Iterator[Tensor]:
-        hidden = self.engine.hidden(state)
+        hidden, each = self.engine.hidden(state), self.engine.plan.frames_per_level
+        self.trail.passes(max(state.iteration, 0) * each, state)
         iterations = self.engine.iterations(state, self._look)
-        for done, (frames, _) in enumerate(self.meter.each("iteration", iterations), 1):
+        for done, (frames, after) in enumerate(self.meter.each("iteration", iterations), 1):
+            self.trail.passes(max(after.iteration, 0) * each, after)
             if frames.shape[2]:
                 yield frames
             else:
@@ -238,22 +242,30 @@ class Session:
             rows.append(to_frames(torch.cat(list(self.model.decoder()(iter([each]))), dim=1)[:, 0]))
         return Queue([f"frame {first + p}" for p in places], *rows)
 
-    def frames(self) -> Generator[Frame, None, None]:
-        """(height, width, 3) uint8, `run.frames` of them, or without end where that is 0.
+    def frames(self, place: Place[State] | None = None) -> Generator[Frame, None, None]:
+        """(height, width, 3) uint8 up to number `run.frames`, or without end where that is 0.
 
+        place: where a session of the same run was, to go on from; None: the start.
         Raises NotFinite when the network breaks down.
         """
-        start, made = self.start(), 0
+        made, skip = (0, 0) if place is None else (place.frame, place.skip)
+        if made and made == self.run.frames:
+            return
+        decoder, start = self.model.decoder(), self.start() if place is None else place.state
+        per_latent = models.card(self.run.model).frames_per_latent
         known: tuple[Tensor, ...] = ()
         if start.given is not None:
             # A decoder that remembers must have seen the clip; what it makes of that is not shown again.
-            made, known = -models.card(self.run.model).frames, torch.split(start.given, 1, dim=2)
-        pixels = self.model.decoder()(chain(known, self.latents(start)))
+            skip, known = models.card(self.run.model).frames, torch.split(start.given, 1, dim=2)
+        self.trail.begin(decoder.period, per_latent, made)
+        pixels = decoder(chain(known, self.latents(start)))
         for chunk in self.meter.each("pixels", (to_frames(part[0]) for part in pixels)):
             for frame in chunk:
-                made += 1
-                if made <= 0:
+                if skip:
+                    skip -= 1
                     continue
+                made += 1
+                self.trail.given = made
                 self.watch("streaming", made, self.run.frames)
                 yield frame
                 if made == self.run.frames:  # never, where that is 0

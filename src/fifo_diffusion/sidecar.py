@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fifo_diffusion.config import Decided
 from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.whole import write_whole
 
 
 class Sidecar(BaseModel):
@@ -75,10 +75,8 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
 
 def write(sidecar: Sidecar, path: Path) -> None:
     """Beside, then renamed.  Raises OutputError."""
-    beside = path.with_name(path.name + ".partial")
     try:
-        beside.write_text(sidecar.model_dump_json(indent=2) + "\n")
-        os.replace(beside, path)
+        write_whole(path, sidecar.model_dump_json(indent=2).encode() + b"\n")
     except OSError as error:
         raise OutputError(
             f"the settings could not be written to {path} ({error.strerror}); free some room or name another folder"

@@ -302,6 +302,11 @@ class ChunkedDecoder:
         if not self.sizes or min(self.sizes) < 2:
             raise BadInput(f"chunks of {self.sizes} latents; each must be at least 2, one of them the one before")
 
+    @property
+    def period(self) -> int:
+        """A whole turn of the sizes: there the next chunk begins as the first one did."""
+        return sum(self.sizes) - len(self.sizes)
+
     def __call__(self, latents: Iterator[Tensor], /) -> Iterator[Tensor]:
         """Chunks (B, C, k, H, W) -> chunks (B, k', 3, 8H, 8W)."""
         sizes = cycle(self.sizes)

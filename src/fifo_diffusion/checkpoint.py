@@ -1,0 +1,235 @@
+"""What a stopped run needs to go on, in a folder beside its video.
+
+    clip.mp4.run/  (for a folder of pictures: fifo.run/ in it)
+        run.json                          what was run: `Description`
+        checkpoint-00000450.safetensors   the stream as it stood before frame 450: `Checkpoint`
+        lock                              held by the process that is writing the video
+
+A checkpoint is committed only when the frames before it are on the disk, is written beside and renamed, and
+carries the digest of those frames as coded.  So whichever checkpoint is there, the video that it goes with can be
+told, and its beginning is whole.  How many there are is bounded: see `spare`.
+
+A checkpoint is as large as the stream's queue: 0.3 MB for the embedded model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from fifo_diffusion.config import Decided
+from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.version import __version__
+from fifo_diffusion.whole import write_whole
+
+_RUN = "run.json"
+_LATER = {"frames", "prompt", "cues"}
+"""Settings that may change while a video is made."""
+
+
+class Description(BaseModel):
+    """run.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fifo_diffusion: str  # version
+    run: Decided
+    output: str  # a name in the folder that holds this one, so that both can be moved; "." for a folder of pictures
+    scale: Annotated[int, Field(ge=1)]
+    crf: int | None
+    machine: dict[str, str | int]
+    weights: str
+    partial: str | None = None  # the name of the file under way (a folder: of itself); None when nothing is
+    whole: int | None = None  # frames of the finished output, once there is one
+    coded_sha256: str | None = None  # of those as they stand in the file, see `digest`
+
+
+class _Head(BaseModel):
+    """What a checkpoint says beside its tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fifo_diffusion: str
+    run: Decided
+    weights: str
+    frame: Annotated[int, Field(ge=0)]
+    skip: Annotated[int, Field(ge=0)]
+    frames_sha256: str
+    coded_sha256: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A stream as it stood when `frame` frames had come out."""
+
+    run: Decided  # with all that was said up to here
+    weights: str
+    frame: int
+    skip: int  # frames that the state gives once more
+    frames_sha256: str  # see `digest`: of the frames so far, as in the sidecar
+    coded_sha256: str  # and of the same as they stand in the file
+    tensors: Mapping[str, Tensor]  # the stream's state
+
+
+def folder_beside(output: str, folder: bool) -> Path:
+    """`clip.mp4` -> `clip.mp4.run`; for a folder of pictures `frames/` -> `frames/fifo.run`."""
+    path = Path(output)
+    return path / "fifo.run" if folder else path.with_name(path.name + ".run")
+
+
+def find(where: str) -> Path:
+    """The folder of the run that a video, its file under way, or the folder itself names.  Raises BadInput."""
+    path = Path(where)
+    plain = path.with_name(re.sub(r"\.partial\d*(?=\.\w+$)", "", path.name)) if path.name else path
+    places = [path, path / "fifo.run", *(folder_beside(str(name), folder=False) for name in (path, plain) if name.name)]
+    for place in places:
+        if (place / _RUN).is_file():
+            return place
+    if path.suffix.lower() in (".gif", ".webp") or where in ("-", "null"):
+        raise BadInput(
+            f"{where} cannot be gone on with, for only mp4, webm and folders of PNGs can be continued without loss; "
+            f"make one of those, or this one anew with `fifo generate --from`"
+        )
+    if not path.exists():
+        raise BadInput(f"there is no {where}; name a video that fifo made, or the .run folder beside it")
+    raise BadInput(
+        f"there is no run beside {where} to go on with; it stands in {folder_beside(where, path.is_dir())} unless it "
+        f"was made with --checkpoint-every off, or moved without it"
+    )
+
+
+def describe(folder: Path, description: Description) -> None:
+    """Write run.json.  Raises OutputError."""
+    try:
+        folder.mkdir(exist_ok=True)
+        write_whole(folder / _RUN, description.model_dump_json(indent=2).encode() + b"\n")
+    except OSError as error:
+        raise OutputError(f"the run could not be described in {folder}: {error.strerror}") from error
+
+
+def description(folder: Path) -> Description:
+    """Raises BadInput for what this version cannot go on with."""
+    try:
+        said: dict[str, Any] = json.loads((folder / _RUN).read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder / _RUN} cannot be read ({error}); without it the run cannot be gone on with") from None
+    version = said.get("fifo_diffusion") if isinstance(said, dict) else None
+    if version != __version__:
+        raise BadInput(
+            f"{folder} is of fifo-diffusion {version} and this is {__version__}, whose frames may differ; go on with "
+            f"that version, or make the video anew with `fifo generate --from`"
+        )
+    try:
+        return Description(**said)
+    except (TypeError, ValidationError) as error:
+        raise BadInput(f"{folder / _RUN} was changed, and is no description of a run any more ({error})") from None
+
+
+def under_way(folder: Path) -> bool:
+    """Whether a run in this folder, of whatever version, was cut off, so that its file under way is still there."""
+    try:
+        partial = json.loads((folder / _RUN).read_text())["partial"]
+        return isinstance(partial, str) and (folder.parent / partial).exists()
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+def commit(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all.  Raises OSError."""
+    head = _Head(
+        fifo_diffusion=__version__,
+        **{name: getattr(checkpoint, name) for name in _Head.model_fields if name != "fifo_diffusion"},
+    )
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
+    write_whole(_file(folder, checkpoint.frame), save(tensors, {"checkpoint": head.model_dump_json()}))
+
+
+def committed(folder: Path) -> list[int]:
+    """The frames that have a checkpoint, the latest first."""
+    found = (re.fullmatch(r"checkpoint-(\d+)\.safetensors", file.name) for file in folder.iterdir())
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def load(folder: Path, frame: int) -> Checkpoint | None:
+    """None when it is damaged.  Raises BadInput, with the difference, when run.json is of another run."""
+    file = _file(folder, frame)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            head = _Head.model_validate_json((opened.metadata() or {})["checkpoint"])
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (no mapping)
+    except (OSError, SafetensorError, KeyError, ValidationError):
+        return None
+    said = description(folder)
+    pairs: dict[str, tuple[object, object]] = {
+        name: (getattr(head.run, name), getattr(said.run, name)) for name in Decided.model_fields if name not in _LATER
+    }
+    pairs |= {
+        "version": (head.fifo_diffusion, said.fifo_diffusion),
+        "weights": (head.weights, said.weights),
+        "frame": (head.frame, frame),
+    }
+    other = ", ".join(f"{name} is {a!r} in it, not {b!r}" for name, (a, b) in pairs.items() if a != b)
+    if other:
+        raise BadInput(f"{file} is of another run: {other}; delete it to go on from another checkpoint")
+    kept = {name: getattr(head, name) for name in _Head.model_fields if name != "fifo_diffusion"}
+    return Checkpoint(tensors=tensors, **kept)
+
+
+def drop(folder: Path, frames: Sequence[int]) -> None:
+    """Take checkpoints away, and what a kill left half-written."""
+    for file in [*(_file(folder, frame) for frame in frames), *folder.glob("*.partial")]:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def spare(frames: Sequence[int]) -> list[int]:
+    """Which of these checkpoints to do without.
+
+    The first, the last and the one before it stay; further back they stand further and further apart: one goes
+    when those on either side of it are no further from each other than the later of them is from the last.  So
+    after n at even distances about 2 log2(n) are left, and there is one to fork from near any frame, as
+    near in proportion to how long ago it was.
+    """
+    left, gone = sorted(frames), []
+    i = len(left) - 3
+    while i > 0:
+        if left[i + 1] - left[i - 1] <= left[-1] - left[i + 1]:
+            gone.append(left.pop(i))
+        i -= 1
+    return gone
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While a process writes the video.  Raises BadInput if another one does.  The lock dies with its process."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    try:
+        file = open(folder / "lock", "w")  # noqa: SIM115  (open as long as it is locked)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written to: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInput(
+                f"{folder} is in use: its video is being made by another process; wait, or stop that"
+            ) from None
+        yield
+
+
+def _file(folder: Path, frame: int) -> Path:
+    return folder / f"checkpoint-{frame:08d}.safetensors"

@@ -1,0 +1,31 @@
+"""Steps that Ctrl-C must not cut in two."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """What comes meanwhile is heard at the end.  For short steps; SIGKILL waits for nobody."""
+    if threading.current_thread() is not threading.main_thread():  # only that one hears signals
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    usual = {stop: signal.getsignal(stop) for stop in _STOPS}
+    ours = {stop: handler for stop, handler in usual.items() if callable(handler)}
+    for stop in ours:
+        signal.signal(stop, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        for stop, handler in ours.items():
+            signal.signal(stop, handler)
+    for number, frame in came[:1]:
+        ours[signal.Signals(number)](number, frame)

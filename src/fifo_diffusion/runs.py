@@ -1,0 +1,285 @@
+"""A run beside its video: committing checkpoints while it is made, and choosing one to go on from."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fifo_diffusion import checkpoint as checkpoints
+from fifo_diffusion.checkpoint import Checkpoint, Description
+from fifo_diffusion.config import Decided, Run
+from fifo_diffusion.digest import NOTHING
+from fifo_diffusion.engine import State
+from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.sinks import Begun, FrameSink, held, is_folder
+from fifo_diffusion.trail import Place
+
+Warn = Callable[[str], None]
+
+
+class Keeper:
+    """Commits checkpoints of a running stream, once the frames before them are on the disk.
+
+    Open its sink inside it, let it `begin` with that, and tell it `after` each frame, and in the run-in, what is
+    `hidden`.  before: how a run that goes on was described.  every: seconds from one checkpoint to the next (0:
+    none before the end); the last place that can be gone on from is committed when the video ends, however it ends.
+    keep_all: after a whole video too; else its last one only.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        description: Description,
+        before: Description | None,
+        piece: int,
+        every: float,
+        keep_all: bool,
+        place: Callable[[], Place[State]],
+        described: Callable[[], Decided],
+        warn: Warn,
+    ) -> None:
+        self._folder, self._description, self._before = folder, description, before
+        self._piece, self._every, self._keep_all = piece, every or math.inf, keep_all
+        self._place, self._described, self._warn = place, described, warn
+        self._waiting: deque[Checkpoint] = deque()  # until their frames are on the disk; two or three
+        self._next = time.monotonic() + self._every
+        self._sink: FrameSink | None = None
+        self._warned = False
+        self._lock = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def begin(self, sink: FrameSink) -> None:
+        """Describe the run, so that it can be gone on with whatever happens.  Raises OutputError."""
+        self._sink = sink
+        name = self._description.output if sink.partial is None else sink.partial.name
+        if self._before is None:  # a folder of this name is of the video that this one replaces
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._description = self._description.model_copy(update={"partial": name})
+        checkpoints.describe(self._folder, self._description)
+        if self._before is None:
+            self._lock.enter_context(checkpoints.locked(self._folder))
+        else:
+            later = [frame for frame in checkpoints.committed(self._folder) if frame > sink.frames]
+            checkpoints.drop(self._folder, later)  # of frames that are made again
+
+    def hidden(self, frames_sha256: str) -> None:
+        """An iteration of the run-in is done."""
+        if time.monotonic() >= self._next:
+            self._waiting.clear()
+            self._wait(0, frames_sha256)
+            self._commit_settled()
+
+    def after(self, frame: int, frames_sha256: str) -> None:
+        """So many frames were written.  Raises OutputError when the file has gone."""
+        if frame % self._piece == 0:
+            self._wait(frame, frames_sha256)
+        if time.monotonic() >= self._next:
+            self._commit_settled()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The sink is closed.  An OutputError: its file is not whole; another error: it has fewer frames than asked."""
+        with self._lock:
+            if self._folder.is_dir() and self._sink is not None:
+                self._end(self._sink, isinstance(error, OutputError), error is None)
+
+    def _end(self, sink: FrameSink, failed: bool, finished: bool) -> None:
+        if failed:
+            with suppress(OutputError):  # what went wrong first is what must be told
+                self._commit_settled()
+            return
+        if sink.dropped:
+            assert self._before is not None
+            checkpoints.describe(self._folder, self._before)
+            return
+        if self._waiting:
+            self._commit(self._waiting.pop())
+        if finished and not self._keep_all:
+            checkpoints.drop(self._folder, checkpoints.committed(self._folder)[1:])
+        whole = {"partial": None, "whole": sink.frames, "coded_sha256": sink.digest, "run": self._described()}
+        checkpoints.describe(self._folder, self._description.model_copy(update=whole))
+
+    def forget(self) -> None:
+        """No frame came of a new run: leave nothing."""
+        if self._before is None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _wait(self, frame: int, frames_sha256: str) -> None:
+        place, sink = self._place(), self._sink
+        assert sink is not None
+        assert place.frame == frame
+        while len(self._waiting) > 1 and self._waiting[1].frame <= sink.settled:
+            self._waiting.popleft()
+        self._waiting.append(
+            Checkpoint(
+                run=self._described(),
+                weights=self._description.weights,
+                frame=frame,
+                skip=place.skip,
+                frames_sha256=frames_sha256,
+                coded_sha256=sink.digest,
+                tensors=place.state.tensors(),
+            )
+        )
+
+    def _commit_settled(self) -> None:
+        """The latest whose frames are on the disk."""
+        latest, sink = None, self._sink
+        assert sink is not None
+        while self._waiting and self._waiting[0].frame <= sink.settled:
+            latest = self._waiting.popleft()
+        if latest is not None:
+            sink.sync()
+            self._commit(latest)
+
+    def _commit(self, checkpoint: Checkpoint) -> None:
+        self._next = time.monotonic() + self._every
+        try:
+            if checkpoint.run != self._description.run:  # more was said
+                self._description = self._description.model_copy(update={"run": checkpoint.run})
+                checkpoints.describe(self._folder, self._description)
+            checkpoints.commit(self._folder, checkpoint)
+        except OSError as error:
+            if not self._warned:
+                self._warn(f"no checkpoint could be written to {self._folder} ({error.strerror}); the video goes on")
+            self._warned = True
+            return
+        checkpoints.drop(self._folder, checkpoints.spare(checkpoints.committed(self._folder)))
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """Where a run goes on: None of a checkpoint is the very start."""
+
+    checkpoint: Checkpoint | None
+    begun: Begun  # what is kept of the video
+
+
+def choose(folder: Path, description: Description, at: int | None, warn: Warn) -> Beginning:
+    """The latest checkpoint, at or before frame `at`, whose frames a file of this run holds.
+
+    Raises BadInput when the video is not the one that this run made, a checkpoint is of another run, or there is
+    none at or before `at`.
+    """
+    frames = checkpoints.committed(folder)
+    output = folder.parent / description.output
+    files = [output] if description.partial is None else [folder.parent / description.partial, output]
+    wanted = {*frames, description.whole}
+    count: dict[Path, int] = {}
+    digests: dict[tuple[Path, int], str] = {}
+    for file in files:
+        for number, digest in enumerate(held(file) if file.exists() else (), 1):
+            count[file] = number
+            if number in wanted:
+                digests[file, number] = digest
+    whole = description.whole
+    if (
+        description.partial is None
+        and whole is not None
+        and (count.get(output) != whole or digests[output, whole] != description.coded_sha256)
+    ):
+        raise BadInput(
+            f"{output} is not as the run in {folder} left it (it was changed, replaced or moved); put it back, or make "
+            f"the video anew"
+        )
+    source = max(files, key=lambda file: count.get(file, 0))
+    nothing = Begun(source, 0, NOTHING, count.get(source, 0))
+    for frame in frames:
+        if at is not None and frame > at:
+            continue
+        found = checkpoints.load(folder, frame)
+        if found is None:
+            warn(f"the checkpoint of frame {frame} in {folder} is damaged; an earlier one is taken")
+            continue
+        if frame == 0:
+            return Beginning(found, nothing)
+        for file in files:
+            if digests.get((file, frame)) == found.coded_sha256:
+                return Beginning(found, Begun(file, frame, found.coded_sha256, count[file]))
+    if at is not None:
+        kept = ", ".join(map(str, reversed(frames))) or "none"
+        raise BadInput(
+            f"there is no checkpoint at or before frame {at} whose frames are there; those kept are at {kept} "
+            f"(--keep-checkpoints keeps more of a finished video)"
+        )
+    return Beginning(None, nothing)
+
+
+def lengthened(
+    said: Description,
+    before: Beginning,
+    frames: str | None,
+    seconds: str | None,
+    *,
+    fork: bool,
+) -> Run:
+    """The run to go on with, of the length by then ("+500" is more than there is).
+
+    Raises BadInput for a length that is there already.
+    """
+    start = 0 if before.checkpoint is None else before.checkpoint.frame
+    # A video goes on with all that was said of it, a fork with what had been said where it begins.
+    run = before.checkpoint.run if fork and before.checkpoint is not None else said.run
+    there = start if fork else before.begun.held
+    total = said.run.frames
+    if frames is not None and seconds is not None:
+        raise BadInput(f"both --frames {frames} and --seconds {seconds} were given; give one of them")
+    if frames is not None:
+        total = _length("--frames", frames, there, 1)
+    elif seconds is not None:
+        total = _length("--seconds", seconds, there, run.fps)
+    least = start if fork else max(there - 1, said.whole or 0)  # a video cut off at its last frame is not finished
+    if total and total <= least:
+        has = f"all its {there} frames" if there == total else f"{there} frames already, more than {total}"
+        raise BadInput(f"it has {has}; say how many more with --frames +500, or --frames 0 to go on until Ctrl-C")
+    return Run.of({**run.model_dump(), "frames": total})
+
+
+def _length(name: str, text: str, there: int, each: float) -> int:
+    """In frames; each: of those in one of what is counted."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    more = text.startswith("+")
+    if not 0 <= number < 2**53 or (each == 1 and number % 1) or (number == 0 and (more or name != "--frames")):
+        raise BadInput(f"{name} is {text!r}; give how many in all, such as 600, or how many more, such as +500")
+    return round(number * each) + (there if more else 0)
+
+
+def check_fork(home: Path, output: str) -> None:
+    """Raises BadInput unless this can begin as a copy of what home, a video or a folder, begins with."""
+    if (
+        output in ("-", "null")
+        or is_folder(output) != home.is_dir()
+        or (not home.is_dir() and Path(output).suffix.lower() != home.suffix.lower())
+    ):
+        kind = "a folder" if home.is_dir() else f"a name that ends in {home.suffix}"
+        raise BadInput(f"{output} cannot begin with a copy of the frames of {home}; give {kind}")
+    if Path(output).resolve() == home.resolve():
+        raise BadInput(f"{output} is the video to begin from, which is kept as it is; name another")
+
+
+def check_same(said: Description, weights: str, machine: Mapping[str, str | int], warn: Warn) -> None:
+    """Raises BadInput for a model of other weights; warns of what may change the last bit."""
+    if weights != said.weights:
+        raise BadInput(
+            f"the weights of {said.run.model} are {weights[:12]} and were {said.weights[:12]} when {said.output} was "
+            f"begun, so it would become another video; go on with those it was begun with"
+        )
+    other = ", ".join(
+        f"{name} was {then}, is {machine.get(name)}" for name, then in said.machine.items() if machine.get(name) != then
+    )
+    if other:
+        warn(f"{other}: the frames from here on may differ in a bit from those of a run that was never stopped")

@@ -1,0 +1,349 @@
+"""A video that was stopped, killed, starved of disk or moved, and gone on with, is the one never stopped."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fifo_diffusion as fifo
+from fifo_diffusion import api, checkpoint, sidecar
+from fifo_diffusion.config import Decided, Run
+from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.interrupt import uninterrupted
+from fifo_diffusion.session import Session, Watch
+from fifo_diffusion.sinks import read_frames
+
+ROOT = Path(__file__).parents[1]
+RUN = Run.of({"prompt": "-", "model": "gauss", "size": (16, 16), "partitions": 1, "fps": 4})
+OFTEN = 1e-9  # seconds: a checkpoint wherever there can be one
+
+
+def run_of(frames: int, fps: float = 4) -> Run:
+    return RUN.model_copy(update={"frames": frames, "fps": fps})
+
+
+def stop_at(frame: int) -> Watch:
+    """Ctrl-C when a frame comes out."""
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if stage == "streaming" and done == frame:
+            raise KeyboardInterrupt
+
+    return watch
+
+
+def content(output: Path) -> dict[str, bytes]:
+    """The bytes of a video, or of the pictures of a folder."""
+    files = sorted(output.glob("*.png")) if output.is_dir() else [output]
+    return {file.name if output.is_dir() else "video": file.read_bytes() for file in files}
+
+
+@cache
+def straight(kind: str, frames: int, fps: float) -> tuple[dict[str, bytes], str]:
+    """What a run gives that is never stopped, and the digest of its frames."""
+    with TemporaryDirectory() as folder:
+        made = api.make(run_of(frames, fps), f"{folder}/straight{kind}", checkpoint_every=0)
+        return content(Path(folder) / f"straight{kind}"), made.frames_sha256
+
+
+@settings(max_examples=14, deadline=None)
+@given(
+    kind=st.sampled_from([".mp4", ".webm", ""]),
+    fps=st.sampled_from([1 / 2, 4.0, 12.5]),
+    stops=st.lists(st.integers(1, 40), max_size=3),
+    every=st.sampled_from([OFTEN, 3600.0]),
+    fork=st.none() | st.integers(0, 40),
+)
+def test_whatever_the_schedule_of_stops_and_forks_the_frames_and_the_files_are_the_same(
+    kind: str, fps: float, stops: list[int], every: float, fork: int | None
+) -> None:
+    with TemporaryDirectory() as folder:
+        output = Path(folder) / f"a{kind}"
+        how: dict[str, Any] = {"checkpoint_every": every, "keep_checkpoints": True}
+        for frame in [*stops, 0]:  # the last is never stopped
+            there = api.left(str(output))
+            if there is not None and there[1].whole == 40:  # it was stopped after its last frame
+                break
+            with suppress(KeyboardInterrupt):
+                if there is None:
+                    api.make(run_of(40, fps), str(output), watch=stop_at(frame), **how)
+                else:
+                    api.carry_on(str(output), watch=stop_at(frame), **how)
+        assert content(output) == straight(kind, 40, fps)[0]
+        beside = sidecar.path_beside(str(output))
+        assert beside is not None
+        assert sidecar.read(beside).frames_sha256 == straight(kind, 40, fps)[1]
+        kept = checkpoint.committed(checkpoint.find(str(output)))
+        if fork is not None and any(frame <= fork for frame in kept):
+            other = api.carry_on(str(output), at_frame=fork, output=f"{folder}/b{kind}", frames=45)
+            assert other.frames_sha256 == straight(kind, 45, fps)[1]
+            videos = content(Path(f"{folder}/b{kind}"))
+            if kind:  # a folder's pictures say what was asked when each was made
+                assert videos == straight(kind, 45, fps)[0]
+            assert content(output) == straight(kind, 40, fps)[0]
+
+
+def test_the_embedded_model_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    said = {"prompt": "a red balloon drifting right", "partitions": 1, "guidance": 1.0, "frames": 5, "fps": 2}
+    whole = api.make(Run.of({**said, "eta": 1.0}), str(tmp_path / "a.mp4"), checkpoint_every=0)
+    with pytest.raises(KeyboardInterrupt):
+        api.make(Run.of({**said, "eta": 1.0}), str(tmp_path / "b.mp4"), watch=stop_at(4))
+    stopped = sidecar.read(tmp_path / "b.mp4.json")
+    assert stopped.frames_written == 3
+    assert fifo.resume(tmp_path / "b.mp4").frames_sha256 == whole.frames_sha256
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_a_run_in_is_not_made_again(tmp_path: Path) -> None:
+    """Killed, as it were, in the run-in: what is left has no frame yet, but the state of the queue."""
+    heard: list[str] = []
+
+    def watch(stage: str, done: int, total: int) -> None:
+        heard.append(stage)
+        if stage == "run-in" and done == 40:
+            for file in [*folder.iterdir(), tmp_path / "a.partial.mp4"]:
+                (kept / file.name).write_bytes(file.read_bytes())
+            raise KeyboardInterrupt
+
+    folder, kept = tmp_path / "a.mp4.run", tmp_path / "kept"
+    kept.mkdir()
+    run = run_of(9).model_copy(update={"partitions": 4})
+    with pytest.raises(KeyboardInterrupt):
+        api.make(run, str(tmp_path / "a.mp4"), checkpoint_every=OFTEN, watch=watch)
+    assert [file.name for file in tmp_path.iterdir()] == ["kept"]  # Ctrl-C before the first frame leaves nothing
+    folder.mkdir()
+    for file in kept.iterdir():
+        file.replace((tmp_path if file.suffix == ".mp4" else folder) / file.name)
+    heard.clear()
+    made = api.carry_on(str(tmp_path / "a.partial.mp4"), watch=lambda stage, done, total: heard.append(stage))
+    assert "base clip" not in heard
+    assert 0 < heard.count("run-in") <= 9
+    assert made.frames_sha256 == api.make(run, str(tmp_path / "b.mp4")).frames_sha256
+    assert not (tmp_path / "a.partial.mp4").exists()
+
+
+def test_an_endless_video_is_stopped_made_longer_and_forked_with_another_prompt(tmp_path: Path) -> None:
+    video, other = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        api.make(run_of(0), str(video), checkpoint_every=OFTEN, watch=stop_at(31))
+    assert len(list(read_frames(video))) == 30
+    with pytest.raises(KeyboardInterrupt):  # less than there was: that is kept
+        api.carry_on(str(video), watch=stop_at(29))
+    assert len(list(read_frames(video))) == 30
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.mp4.json", "a.mp4.run"]
+    made = api.carry_on(str(video), frames="+6")
+    assert made.frames_sha256 == straight(".mp4", 36, 4)[1]
+    forked = api.carry_on(str(video), at_frame=37, output=str(other), prompt="=", frames=40)
+    assert forked.run.prompt == "="
+    assert len(list(read_frames(video))) == 36
+    assert len(list(read_frames(other))) == 40
+    assert checkpoint.description(tmp_path / "b.mp4.run").run.prompt == "="
+
+
+def test_a_finished_video_keeps_its_last_checkpoint_and_one_without_keeps_none(tmp_path: Path) -> None:
+    api.make(run_of(22), str(tmp_path / "a.mp4"), checkpoint_every=OFTEN)
+    assert checkpoint.committed(tmp_path / "a.mp4.run") == [20]
+    api.make(run_of(22), str(tmp_path / "b.mp4"))  # sooner done than the first is due
+    assert checkpoint.committed(tmp_path / "b.mp4.run") == [20]
+    api.make(run_of(5), str(tmp_path / "a.mp4"), checkpoint_every=0)
+    assert not (tmp_path / "a.mp4.run").exists()
+    with pytest.raises(BadInput, match="--checkpoint-every off"):
+        api.carry_on(str(tmp_path / "a.mp4"))
+
+
+def killed(folder: Path, frames: int = 300) -> None:
+    """A run of many frames in a process of its own, killed when it has a checkpoint."""
+    script = f"""
+from pathlib import Path
+from fifo_diffusion import api
+from fifo_diffusion.config import Decided, Run
+api.make(Run.of({run_of(frames).model_dump()!r}), "a.mp4", checkpoint_every=0.05)
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=folder)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("a.mp4.run/checkpoint-000000[1-9]?.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_what_a_kill_left_is_not_overwritten_by_a_new_run_of_the_same_name(tmp_path: Path) -> None:
+    killed(tmp_path)
+    before = sorted(file.name for file in tmp_path.iterdir())
+    assert before == ["a.mp4.run", "a.partial.mp4"]
+    with pytest.raises(BadInput, match=r"`fifo resume .*a.mp4` goes on with it"):
+        api.make(run_of(3), str(tmp_path / "a.mp4"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == before
+    elsewhere = tmp_path / "elsewhere"  # all of it can be moved
+    elsewhere.mkdir()
+    for name in before:
+        (tmp_path / name).rename(elsewhere / name)
+    made = api.carry_on(str(elsewhere / "a.partial.mp4"))
+    assert made.frames_sha256 == straight(".mp4", 300, 4)[1]
+    assert content(elsewhere / "a.mp4") == straight(".mp4", 300, 4)[0]
+
+
+def test_runs_that_are_killed_again_and_again_come_out_the_same() -> None:
+    """A modest number of kills; `python benchmarks/kill.py` does many."""
+    command = [sys.executable, str(ROOT / "benchmarks/kill.py"), "--kills", "9", "--seed", str(time.time_ns() % 1000)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert sum(row["kills"] for row in rows) == 9
+    assert [row["identical"] for row in rows] == ["yes"] * 3
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "frames"])
+def test_a_full_disk_leaves_what_is_needed_to_go_on(tmp_path: Path, name: str) -> None:
+    """A limit on the size of files stands for the full disk (for pictures: one of no room at all)."""
+    output = tmp_path / name
+    usual, blocked = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill(stage: str, done: int, total: int) -> None:
+        if stage == "streaming" and done == 41:
+            room = output.with_name("a.partial.mp4").stat().st_size + 9000 if name == "a.mp4" else 100
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, usual[1]))
+
+    try:
+        with pytest.raises(OutputError, match=r"Cannot (go on writing|write) .*File too large"):
+            api.make(run_of(120), str(output), checkpoint_every=OFTEN, watch=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        signal.signal(signal.SIGXFSZ, blocked)
+    assert not (tmp_path / "a.mp4").exists()
+    assert checkpoint.committed(checkpoint.find(str(output)))[0] >= 32
+    made = api.carry_on(str(output))
+    kind = output.suffix
+    assert made.frames_sha256 == straight(kind, 120, 4)[1]
+    assert content(output) == straight(kind, 120, 4)[0]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "frames"])
+def test_a_folder_that_is_moved_away_is_said_and_the_run_goes_on_there(tmp_path: Path, name: str) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+
+    def move(stage: str, done: int, total: int) -> None:
+        if stage == "streaming" and done == 41:
+            here.rename(there)
+
+    with pytest.raises(OutputError, match=r"has gone|No such file"):
+        api.make(run_of(120), str(here / name), checkpoint_every=OFTEN, watch=move)
+    assert not here.exists()
+    made = api.carry_on(str(there / name))
+    kind = (there / name).suffix
+    assert made.frames_sha256 == straight(kind, 120, 4)[1]
+    assert content(there / name) == straight(kind, 120, 4)[0]
+
+
+def test_checkpoints_that_cannot_be_written_are_said_and_the_video_goes_on(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def delete(stage: str, done: int, total: int) -> None:
+        if stage == "streaming" and done == 9:
+            for file in (tmp_path / "a.mp4.run").iterdir():
+                file.unlink()
+            (tmp_path / "a.mp4.run").rmdir()
+
+    made = api.make(run_of(40), str(tmp_path / "a.mp4"), checkpoint_every=OFTEN, watch=delete, warn=said.append)
+    assert "no checkpoint could be written" in said[0]
+    assert made.frames_sha256 == straight(".mp4", 40, 4)[1]
+    assert content(tmp_path / "a.mp4") == straight(".mp4", 40, 4)[0]
+
+
+def test_what_is_said_meanwhile_is_stored_with_the_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Session.described` tells it: a stream that hears more, as it goes on, describes itself by more."""
+    usual = Session.described
+
+    def described(session: Session) -> Decided:
+        frame = session.trail.given
+        return usual(session).model_copy(update={"prompt": f"from {frame // 10 * 10}"})
+
+    monkeypatch.setattr(Session, "described", described)
+    folder = tmp_path / "a.mp4.run"
+    with pytest.raises(KeyboardInterrupt):
+        api.make(run_of(0), str(tmp_path / "a.mp4"), checkpoint_every=OFTEN, watch=stop_at(27))
+    assert checkpoint.description(folder).run.prompt == "from 20"
+    assert sidecar.read(tmp_path / "a.mp4.json").run.prompt == "from 20"
+    prompts = [found.run.prompt for n in checkpoint.committed(folder) if (found := checkpoint.load(folder, n))]
+    assert prompts[0] == "from 20"
+    assert {"from 0", "from 10"} <= set(prompts)
+
+
+def test_a_signal_waits_for_the_end_of_a_step() -> None:
+    steps: list[str] = []
+
+    def work() -> Iterator[str]:
+        with uninterrupted():
+            os.kill(os.getpid(), signal.SIGINT)
+            yield "whole"
+        yield "after"
+
+    with suppress(KeyboardInterrupt):
+        steps.extend(work())
+        steps.append("not stopped")
+    assert steps == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def fifo_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fifo_diffusion", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+
+
+def test_the_command_says_how_to_go_on_and_does(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fifo_diffusion", "generate", "-", "--model", "gauss", "--size", "16x16"]
+    command += ["-n", "1", "--frames", "0", "-o", "it's.mp4", "--checkpoint-every", "1s"]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    partial = tmp_path / "it's.partial.mp4"
+    deadline = time.monotonic() + 120
+    while not (partial.exists() and partial.stat().st_size > 20_000) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130
+    told = re.search(r"is whole and holds (\d+) frames; go on with: (fifo resume 'it'\"'\"'s.mp4')", said)
+    assert told is not None, said
+    assert len(list(read_frames(tmp_path / "it's.mp4"))) == int(told[1])
+    done = fifo_command("resume", "it's.mp4", "--frames", "+7", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list(read_frames(tmp_path / "it's.mp4"))) == int(told[1]) + 7
+    refused = fifo_command("resume", "it's.mp4", "--checkpoint-every", "often", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--checkpoint-every is 'often'" in refused.stderr
+
+
+def test_info_prints_what_a_video_says_of_itself(tmp_path: Path) -> None:
+    run = run_of(3).model_copy(update={"prompt": "a [b] c", "seed": 41})
+    for name in ("a.mp4", "b.webm", "c.gif", "d.webp", "frames"):
+        api.make(run, str(tmp_path / name))
+        assert api.told(str(tmp_path / name))["seed"] == 41
+    for name in ("a.mp4", "b.webm", "frames"):
+        sidecar_beside = sidecar.path_beside(str(tmp_path / name))
+        assert sidecar_beside is not None
+        sidecar_beside.unlink()
+        assert api.told(str(tmp_path / name))["prompt"] == "a [b] c"
+    (tmp_path / "c.gif.json").unlink()
+    with pytest.raises(BadInput, match="tells no settings"):
+        api.told(str(tmp_path / "c.gif"))
+    with pytest.raises(BadInput, match="There is no"):
+        api.told(str(tmp_path / "none.mp4"))
+    printed = fifo_command("info", "a.mp4", cwd=tmp_path)
+    assert printed.returncode == 0, printed.stderr
+    assert re.search(r"^prompt +a \[b\] c$", printed.stdout, re.MULTILINE)
+    assert re.search(r"^seed +41$", printed.stdout, re.MULTILINE)

@@ -1,0 +1,90 @@
+"""Where a stream can be begun again, with decoders that hold frames back and remember latents."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fifo_diffusion import models
+from fifo_diffusion.config import Run
+from fifo_diffusion.models.gauss import Gauss
+from fifo_diffusion.session import Frame, Session, resolve
+from fifo_diffusion.trail import Trail
+
+PER_LATENT = 4
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """Like a causal video autoencoder decoded in chunks that overlap by one latent: the first latent of a chunk is
+    one frame, each later one four, and all remember what was before them in the chunk.  A chunk's first frame is
+    left out where the chunk before has given it."""
+
+    period: int | None
+
+    def __call__(self, latents: Iterator[Tensor], /) -> Iterator[Tensor]:
+        memory, last = None, None
+        for number, latent in enumerate(chunk[:, :, i] for chunk in latents for i in range(chunk.shape[2])):
+            if number == 0:
+                memory = latent
+                yield (memory / 3)[:, None]
+            else:
+                if self.period and (number - 1) % self.period == 0:
+                    memory = last  # the overlap, begun with anew
+                assert memory is not None
+                parts = []
+                for _ in range(PER_LATENT):
+                    memory = 0.7 * memory + 0.3 * latent
+                    parts.append(memory / 3)
+                yield torch.stack(parts, dim=1)
+            last = latent
+
+
+RUN = {"prompt": "-", "model": "gauss", "size": (8, 8), "partitions": 1, "frames": 90}
+
+
+@pytest.mark.parametrize("period", [4, 1, None])
+def test_a_stream_goes_on_from_any_frame_whatever_its_decoder_remembers(
+    period: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Gauss, "decoder", lambda self: Chunked(period))
+    card = replace(models.MODELS["gauss"], frames_per_latent=PER_LATENT)
+    monkeypatch.setattr(models, "MODELS", {**models.MODELS, "gauss": card})
+    run = resolve(Run.of(RUN))
+    straight = list(Session(run).frames())
+    assert len(straight) == 90
+    session, frames = Session(run), []
+    for frame in session.frames():
+        frames.append(frame)
+        place = session.trail.place()
+        assert place.frame == len(frames)
+        if period:  # no more than a chunk is made again, and the frame at its seam
+            assert place.skip <= period * PER_LATENT
+        if len(frames) % 13 == 0:
+            on: list[Frame] = list(islice(Session(run).frames(place), 20))
+            np.testing.assert_array_equal(on, straight[len(frames) : len(frames) + 20])
+    np.testing.assert_array_equal(frames, straight)
+
+
+def test_no_more_states_are_kept_than_are_needed() -> None:
+    """A decoder that holds 16 latents back: the states of those, and one before."""
+    trail: Trail[int] = Trail()
+    trail.begin(period=1, per_latent=1, given=0)
+    for latent in range(1000):
+        trail.passes(latent, latent)
+        trail.given = max(0, latent - 16)
+        assert trail.place().state == trail.given
+        assert len(trail._states) <= 18
+
+
+def test_in_the_run_in_the_latest_state_is_the_place() -> None:
+    trail: Trail[str] = Trail()
+    trail.begin(period=4, per_latent=4, given=0)
+    for state in ("first", "second", "third"):
+        trail.passes(0, state)
+    assert trail.place().state == "third"
+    assert len(trail._states) == 1
