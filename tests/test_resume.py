@@ -212,6 +212,7 @@ def test_runs_that_are_killed_again_and_again_come_out_the_same() -> None:
 def test_a_full_disk_leaves_what_is_needed_to_go_on(tmp_path: Path, name: str) -> None:
     """A limit on the size of files stands for the full disk (for pictures: one of no room at all)."""
     output = tmp_path / name
+    said: list[str] = []
     usual, blocked = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     def fill(stage: str, done: int, total: int) -> None:
@@ -221,10 +222,11 @@ def test_a_full_disk_leaves_what_is_needed_to_go_on(tmp_path: Path, name: str) -
 
     try:
         with pytest.raises(OutputError, match=r"Cannot (go on writing|write) .*File too large"):
-            api.make(run_of(120), str(output), checkpoint_every=OFTEN, watch=fill)
+            api.make(run_of(120), str(output), checkpoint_every=OFTEN, watch=fill, warn=said.append)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
         signal.signal(signal.SIGXFSZ, blocked)
+    assert len(said) <= 1  # that no checkpoint can be written either, once
     assert not (tmp_path / "a.mp4").exists()
     assert checkpoint.committed(checkpoint.find(str(output)))[0] >= 32
     made = api.carry_on(str(output))
