@@ -182,6 +182,25 @@ def test_the_folder_of_the_other_network_is_not_taken(folder: Path) -> None:
         load("open-sora-plan", CPU, torch.float32, str(folder / "vae" / "config.json"))
 
 
+def unreachable(*_: object, **__: object) -> str:
+    raise OSError("no network")
+
+
+def test_t5_is_asked_for_where_it_is_not(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the networks, or as diffusers' folders hold it; else from the Hub, which cannot be reached here."""
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    t5 = (copy / "t5-v1_1-xxl").rename(copy / "text_encoder")
+    (copy / "tokenizer").mkdir()
+    for name in ("spiece.model", "tokenizer_config.json"):
+        (t5 / name).rename(copy / "tokenizer" / name)
+    again = load("open-sora-plan", CPU, torch.float32, str(copy)).embed([LONG])["text"]
+    assert torch.equal(again, load("open-sora-plan", CPU, torch.float32, str(folder)).embed([LONG])["text"])
+    shutil.rmtree(t5)
+    with pytest.raises(ModelError, match=r"no .*t5-v1_1-xxl, and DeepFloyd/t5-v1_1-xxl is not to be had .* put it"):
+        load("open-sora-plan", CPU, torch.float32, str(copy))
+
+
 SMALL = {"size": (32, 32), "partitions": 1, "guidance": 1.0}
 
 

@@ -265,7 +265,7 @@ MODELS: Mapping[str, Card] = {
             lookahead="last",
             eta=1.0,
             guidance=7.0,  # of the authors' configs/ucf101/ucf101_sample.yaml; the paper does not say
-            memory=Need(stays=1.41, text=0.0, window=0.16, decode=0.09),
+            memory=Need(stays=1.41, text=0.0, window=0.17, decode=0.09),
             lora=True,
         ),
         Card(

@@ -5,7 +5,7 @@ is alive counts, and the peak is the need.  `fifo models` must not wait for that
 holds the cards to this.
 
 Not counted: what torch's CUDA context takes, workspaces of convolutions, and the allocator's gaps; `RESERVE` is for
-them.  Attention is counted as CUDA's fused kernels do it, without the matrix of all pairs.
+them.  Attention and norms are counted as CUDA's kernels do them.
 """
 
 from __future__ import annotations
@@ -96,7 +96,10 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Fused(TorchFunctionMode):
-    """Attention that makes its answer and nothing else."""
+    """Attention and norms that make their answer and nothing else, as CUDA's kernels do.
+
+    Without it torch's meta device takes them apart, into the matrix of all pairs and copies in float32.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -105,6 +108,8 @@ class _Fused(TorchFunctionMode):
         if func is torch.nn.functional.scaled_dot_product_attention:
             query, value = (args[i] if len(args) > i else kwargs[name] for i, name in ((0, "query"), (2, "value")))
             return query.new_empty(*query.shape[:-1], value.shape[-1])
+        if func in (torch.nn.functional.group_norm, torch.nn.functional.layer_norm):
+            return torch.empty_like(args[0])
         return func(*args, **kwargs)
 
 

@@ -215,7 +215,13 @@ def _reader(folder: Path, device: torch.device, dtype: torch.dtype) -> Reader:
     if (folder / "text_encoder").is_dir():
         return t5_reader(folder, device, dtype, TOKENS)
     beside = folder / T5.split("/")[1]
-    one = beside if beside.is_dir() else locate(T5, ["*.json", "*.model", "*.bin", "*.safetensors"])
+    try:
+        one = beside if beside.is_dir() else locate(T5, ["*.json", "*.model", "*.bin", "*.safetensors"])
+    except ModelError as error:
+        raise ModelError(
+            f"there is no {beside}, and {T5} is not to be had from the Hub; fetch it where that is possible "
+            f"(hf download {T5}) and put it there"
+        ) from error
     return t5_reader(one, device, dtype, TOKENS, text=".", words=".")
 
 
