@@ -147,11 +147,14 @@ def test_an_endless_video_is_stopped_made_longer_and_forked_with_another_prompt(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.mp4.json", "a.mp4.run"]
     made = api.carry_on(str(video), frames="+6")
     assert made.frames_sha256 == straight(".mp4", 36, 4)[1]
-    forked = api.carry_on(str(video), at_frame=37, output=str(other), prompt="=", frames=40)
-    assert forked.run.prompt == "="
+    forked = api.carry_on(str(video), at_frame=37, output=str(other), prompt="1", frames=60)
+    assert forked.run.prompt == "-"
+    assert [cue.prompt for cue in forked.run.cues] == ["-", "1"]  # what had entered the queue hears what it heard
     assert len(list(read_frames(video))) == 36
-    assert len(list(read_frames(other))) == 40
-    assert checkpoint.description(tmp_path / "b.mp4.run").run.prompt == "="
+    assert len(list(read_frames(other))) == 60
+    assert checkpoint.description(tmp_path / "b.mp4.run").run.cues == forked.run.cues
+    again = api.make(forked.run, str(tmp_path / "c.mp4"))  # told from the start, the same
+    assert again.frames_sha256 == forked.frames_sha256
 
 
 def test_a_finished_video_keeps_its_last_checkpoint_and_one_without_keeps_none(tmp_path: Path) -> None:
