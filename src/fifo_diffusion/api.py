@@ -114,7 +114,7 @@ def generate(
     scale shows each pixel larger (the model's own default), crf is the encoder's quality (lower is better).
     With `clip` the file holds the clip, matched to the model, and then `frames` new ones: who extends a clip wants a
     longer clip.  only_new leaves the clip's own out.  preview: a picture of the queue, rewritten as it moves.
-    checkpoint_every: seconds between those that `resume` needs (0 makes none; a file that holds a clip has none);
+    checkpoint_every: seconds between those that `resume` needs (0 makes none);
     keep_checkpoints: not only the last.
     Raises BadInput, OutputError, ModelError or NotFinite; the frames made before an error stay in the file.
     """
@@ -162,9 +162,9 @@ def make(
     for kind, path in (("output", output), ("preview", preview)):
         if path is not None and full.clip is not None and os.path.realpath(path) == os.path.realpath(full.clip):
             raise BadInput(f"the {kind} {path} is the clip itself, which would be lost; name another")
-    before = full.clip is not None and not only_new
-    folder = None if before else _folder(output)
-    making = _Making(full, output, scale, crf, watch, warn, preview, before)
+    clip_too = full.clip is not None and not only_new
+    folder = _folder(output)
+    making = _Making(full, output, scale, crf, watch, warn, preview, clip_too)
     if making.session.clip is not None:
         tell(making.session.clip.told(card(full.model).frames))
     if ready is not None:
@@ -209,7 +209,7 @@ def carry_on(
         into = folder if output is None else _folder(output)
         before = choose(folder, said, at_frame, warn)
         run = lengthened(said, before, _text(frames), _text(seconds), fork=not own)
-        making = _Making(resolve(run), target, said.scale, said.crf, watch, warn)
+        making = _Making(resolve(run), target, said.scale, said.crf, watch, warn, clip_too=said.clip_too)
         check_same(said, making.session.model.weights, machine(making.session.run.device), warn)
         return making.write(into, checkpoint_every, keep_checkpoints, before, said if own else None, prompt)
 
@@ -269,9 +269,10 @@ class _Making:
         """
         session, start, place = self.session, None if before is None else before.checkpoint, None
         if start is not None:
-            self._digest, self._written = start.frames_sha256, start.frame
+            self._digest, self._clip_frames = start.frames_sha256, start.clip_frames
+            self._written = start.frame - start.clip_frames
             state = State.from_tensors({name: t.to(session.model.device) for name, t in start.tensors.items()})
-            place = Place(state, start.skip, start.frame)
+            place = Place(state, start.skip, self._written)
             session.prompts.begin(session.engine.entered(state))
         if prompt is not None:
             session.prompts.say(prompt)
@@ -315,7 +316,7 @@ class _Making:
                 sink.write(frame)
             self._digest, self._written = link(self._digest, frame.data), self._written + 1
             if self._keeper is not None:
-                self._keeper.after(self._written, self._digest)
+                self._keeper.after(self._clip_frames + self._written, self._digest)
 
     def _look(self, stage: str, done: int, total: int) -> None:
         if stage == "run-in" and self._keeper is not None:
@@ -348,11 +349,21 @@ class _Making:
             crf=self._crf,
             machine=machine(run.device),
             weights=session.model.weights,
+            clip_too=self._clip_too,
             whole=None if said is None else said.whole,
             coded_sha256=None if said is None else said.coded_sha256,
         )
         return Keeper(
-            folder, description, said, frames, every, keep, session.trail.place, session.described, self._warn
+            folder,
+            description,
+            said,
+            frames,
+            every,
+            keep,
+            session.trail.place,
+            lambda: self._clip_frames,
+            session.described,
+            self._warn,
         )
 
     def _record(self) -> Sidecar:

@@ -49,6 +49,7 @@ class Description(BaseModel):
     crf: int | None
     machine: dict[str, str | int]
     weights: str
+    clip_too: bool = False  # whether the clip that the run goes on from stands before its own frames
     partial: str | None = None  # the name of the file under way (a folder: of itself); None when nothing is
     whole: int | None = None  # frames of the finished output, once there is one
     coded_sha256: str | None = None  # of those as they stand in the file, see `digest`
@@ -63,6 +64,7 @@ class _Head(BaseModel):
     run: Decided
     weights: str
     frame: Annotated[int, Field(ge=0)]
+    clip_frames: Annotated[int, Field(ge=0)]
     skip: Annotated[int, Field(ge=0)]
     frames_sha256: str
     coded_sha256: str
@@ -70,14 +72,15 @@ class _Head(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A stream as it stood when `frame` frames had come out."""
+    """A stream as it stood when its file held `frame` frames."""
 
     run: Decided  # with all that was said up to here
     weights: str
     frame: int
+    clip_frames: int  # of these are the clip's that the run goes on from
     skip: int  # frames that the state gives once more
-    frames_sha256: str  # see `digest`: of the frames so far, as in the sidecar
-    coded_sha256: str  # and of the same as they stand in the file
+    frames_sha256: str  # see `digest`: of the stream's frames so far, as in the sidecar
+    coded_sha256: str  # and of all in the file, as they stand in it
     tensors: Mapping[str, Tensor]  # the stream's state
 
 

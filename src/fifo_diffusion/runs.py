@@ -43,12 +43,13 @@ class Keeper:
         every: float,
         keep_all: bool,
         place: Callable[[], Place[State]],
+        clip_frames: Callable[[], int],
         described: Callable[[], Decided],
         warn: Warn,
     ) -> None:
         self._folder, self._description, self._before = folder, description, before
         self._piece, self._every, self._keep_all = piece, every or math.inf, keep_all
-        self._place, self._described, self._warn = place, described, warn
+        self._place, self._clip_frames, self._described, self._warn = place, clip_frames, described, warn
         self._waiting: deque[Checkpoint] = deque()  # until their frames are on the disk; two or three
         self._next = time.monotonic() + self._every
         self._sink: FrameSink | None = None
@@ -80,7 +81,7 @@ class Keeper:
             self._commit_settled()
 
     def after(self, frame: int, frames_sha256: str) -> None:
-        """So many frames were written.  Raises OutputError when the file has gone."""
+        """The file holds so many frames.  Raises OutputError when the file has gone."""
         if frame % self._piece == 0:
             self._wait(frame, frames_sha256)
         if time.monotonic() >= self._next:
@@ -118,7 +119,8 @@ class Keeper:
     def _wait(self, frame: int, frames_sha256: str) -> None:
         place, sink = self._place(), self._sink
         assert sink is not None
-        assert place.frame == frame
+        clip = self._clip_frames()
+        assert clip + place.frame == frame
         while len(self._waiting) > 1 and self._waiting[1].frame <= sink.settled:
             self._waiting.popleft()
         self._waiting.append(
@@ -126,6 +128,7 @@ class Keeper:
                 run=self._described(),
                 weights=self._description.weights,
                 frame=frame,
+                clip_frames=clip,
                 skip=place.skip,
                 frames_sha256=frames_sha256,
                 coded_sha256=sink.digest,
@@ -224,14 +227,15 @@ def lengthened(
     *,
     fork: bool,
 ) -> Run:
-    """The run to go on with, of the length by then ("+500" is more than there is).
+    """The run to go on with, of the length by then ("+500" is more than there is); the frames of a clip do not count.
 
     Raises BadInput for a length that is there already.
     """
-    start = 0 if before.checkpoint is None else before.checkpoint.frame
+    start, clip = (0, 0) if before.checkpoint is None else (before.checkpoint.frame, before.checkpoint.clip_frames)
     # A video goes on with all that was said of it, a fork with what had been said where it begins.
     run = before.checkpoint.run if fork and before.checkpoint is not None else said.run
-    there = start if fork else before.begun.held
+    start -= clip
+    there = start if fork else max(0, before.begun.held - clip)
     total = said.run.frames
     if frames is not None and seconds is not None:
         raise BadInput(f"both --frames {frames} and --seconds {seconds} were given; give one of them")
@@ -239,7 +243,9 @@ def lengthened(
         total = _length("--frames", frames, there, 1)
     elif seconds is not None:
         total = _length("--seconds", seconds, there, run.fps)
-    least = start if fork else max(there - 1, said.whole or 0)  # a video cut off at its last frame is not finished
+    least = (
+        start if fork else max(there - 1, (said.whole or 0) - clip)
+    )  # a video cut off at its last frame is not finished
     if total and total <= least:
         has = f"all its {there} frames" if there == total else f"{there} frames already, more than {total}"
         raise BadInput(f"it has {has}; say how many more with --frames +500, or --frames 0 to go on until Ctrl-C")

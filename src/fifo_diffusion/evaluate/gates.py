@@ -52,7 +52,7 @@ def measure(
     guidance: float,
     steps: int,
     eta: float,
-    judge_steps: int = 1_000,
+    judge_steps: int = 2_000,
 ) -> Iterator[Gate]:
     """Measure gate after gate: the autoencoder on held-out frames, the judge on real clips, base clips by the judge."""
     frames = np.stack([clip[0] for _, clip in held_out(sprites, size, 512, 1)])

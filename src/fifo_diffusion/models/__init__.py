@@ -268,7 +268,7 @@ MODELS: Mapping[str, Card] = {
             lookahead="last",
             eta=1.0,
             guidance=7.5,  # of diffusers' LattePipeline
-            memory=Need(stays=2.13, text=8.87, window=0.81, decode=0.38),
+            memory=Need(stays=2.13, text=8.87, window=0.46, decode=0.38),
             lora=True,
         ),
         Card(
@@ -310,7 +310,7 @@ MODELS: Mapping[str, Card] = {
             lookahead="last",
             eta=1.0,  # DDPM
             guidance=7.5,
-            memory=Need(stays=2.43, text=8.87, window=0.87, decode=5.66),
+            memory=Need(stays=2.43, text=8.87, window=0.5, decode=5.66),
             lora=True,
         ),
         Card(
@@ -332,7 +332,7 @@ MODELS: Mapping[str, Card] = {
             lookahead="last",
             eta=1.0,
             guidance=7.5,
-            memory=Need(stays=2.43, text=8.87, window=2.87, decode=5.66),
+            memory=Need(stays=2.43, text=8.87, window=1.64, decode=5.66),
             lora=True,
         ),
     )

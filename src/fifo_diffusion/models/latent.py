@@ -36,6 +36,9 @@ from fifo_diffusion.schedule import (
 # What of a diffusers folder on the Hub is fetched: weights as safetensors and .bin alike, since old folders hold one.
 FOLDER = ("*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors", "*/*.bin")
 
+MOST_ROWS = 65535
+"""CUDA's attention kernels count the batch in 16 bits, and temporal attention has a row for each place of a frame."""
+
 
 @dataclass(frozen=True)
 class Table:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models.files import component, locate
-from fifo_diffusion.models.latent import FOLDER, LatentModel, autoencoder, table_of
+from fifo_diffusion.models.latent import FOLDER, MOST_ROWS, LatentModel, autoencoder, table_of
 from fifo_diffusion.models.text import t5_reader
 from fifo_diffusion.protocols import Cond
 
@@ -68,16 +68,15 @@ def latte(net: Any, z: Tensor, t: Tensor, text: Tensor, heard: Tensor | None) ->
     x: Any = net.pos_embed(z.transpose(1, 2).flatten(0, 1))  # (B F, P, D)
     none = {"resolution": None, "aspect_ratio": None}
     shifts, time = net.adaln_single(t.flatten(), none, batch_size=b * f, hidden_dtype=x.dtype)  # (B F, 6 D), (B F, D)
-    along = shifts.view(b, f, -1).repeat_interleave(h * w, dim=0)  # (B P, F, 6 D): the same, across frames
+    along = shifts.view(b, 1, f, 6, -1)  # the same, across frames
     text = _each_frame(net.caption_projection(text), f)
     bias = None if heard is None else _bias(_each_frame(heard[..., None], f).squeeze(-1), x.dtype)
     for i, (within, across) in enumerate(zip(net.transformer_blocks, net.temporal_transformer_blocks, strict=True)):
         x = within(x, None, text, bias, shifts, None, None)
-        x = x.unflatten(0, (b, f)).transpose(1, 2).flatten(0, 1)  # (B P, F, D)
+        x = x.unflatten(0, (b, f)).transpose(1, 2)  # (B, P, F, D)
         if i == 0:
             x = x + net.temp_pos_embed.to(x.dtype)
-        x = _across(across, x, along)
-        x = x.unflatten(0, (b, h * w)).transpose(1, 2).flatten(0, 1)
+        x = _across(across, x, along).transpose(1, 2).flatten(0, 1)
     shift, scale = (net.scale_shift_table + time[:, None]).chunk(2, dim=1)
     x = net.proj_out(net.norm_out(x) * (1 + scale) + shift)
     x = x.unflatten(1, (h, w)).unflatten(-1, (side, side, -1))  # (B F, h, w, side, side, C')
@@ -98,10 +97,11 @@ def trimmed(text: Tensor, heard: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _across(block: Any, x: Tensor, shifts: Tensor) -> Tensor:
-    """A temporal block whose modulation differs from frame to frame: x (B P, F, D), shifts (B P, F, 6 D)."""
-    rows = shifts.view(*shifts.shape[:2], 6, -1) + block.scale_shift_table
-    shift, scale, gate, shift_ff, scale_ff, gate_ff = rows.unbind(dim=2)
-    x = x + gate * block.attn1(block.norm1(x) * (1 + scale) + shift)
+    """A temporal block whose modulation differs from frame to frame: x (B, P, F, D), shifts (B, 1, F, 6, D)."""
+    shift, scale, gate, shift_ff, scale_ff, gate_ff = (shifts + block.scale_shift_table).unbind(dim=3)
+    heard = (block.norm1(x) * (1 + scale) + shift).flatten(0, 1)
+    said = torch.cat([block.attn1(rows) for rows in torch.split(heard, MOST_ROWS)])
+    x = x + gate * said.view_as(x)
     answer: Tensor = x + gate_ff * block.ff(block.norm2(x) * (1 + scale_ff) + shift_ff)
     return answer
 

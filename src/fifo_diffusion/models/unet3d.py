@@ -21,8 +21,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 
-MOST_ROWS = 65535
-"""CUDA's attention kernels count the batch in 16 bits, and temporal attention has a row for each place of a frame."""
+from fifo_diffusion.models.latent import MOST_ROWS
 
 
 class FrameUNet(UNet3DConditionModel):

@@ -22,8 +22,8 @@ class Recipe:
 
     clips: int = 8_000  # distinct clips, encoded once
     batch: int = 32
-    steps: int = 2_620
-    cooldown: int = 300  # the last steps, over which the rate falls to zero
+    steps: int = 4_280
+    cooldown: int = 280  # the last steps, over which the rate falls to zero
     muon_rate: float = 0.015
     adam_rate: float = 1.5e-3
     # A subject stays where it is for 16 frames, so all but the noisiest clips show what it is and the text says
