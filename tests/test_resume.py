@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import fifo_diffusion as fifo
 from fifo_diffusion import api, checkpoint, sidecar
@@ -106,6 +107,30 @@ def test_the_embedded_model_goes_on_bit_for_bit(tmp_path: Path) -> None:
     assert stopped.frames_written == 3
     assert fifo.resume(tmp_path / "b.mp4").frames_sha256 == whole.frames_sha256
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_a_file_that_begins_with_a_clip_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """The clip's frames are the file's and not the stream's; 3 of them, so that no piece of the file ends with them."""
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    for i in range(3):
+        Image.new("RGB", (64, 64), (40 + 60 * i, 90, 200)).save(clip / f"frame_{i}.png")
+    said = {"prompt": "a red balloon drifting right", "partitions": 1, "guidance": 1.0, "fps": 2, "clip": str(clip)}
+    whole = api.make(Run.of({**said, "frames": 6}), str(tmp_path / "a.mp4"), checkpoint_every=0)
+    with pytest.raises(KeyboardInterrupt):
+        api.make(Run.of({**said, "frames": 6}), str(tmp_path / "b.mp4"), watch=stop_at(5))
+    stopped = sidecar.read(tmp_path / "b.mp4.json")
+    assert (stopped.clip_frames, stopped.frames_written) == (3, 4)
+    assert [
+        frame for frame in checkpoint.committed(tmp_path / "b.mp4.run") if frame > 3
+    ]  # the clip is not all there is
+    made = api.carry_on(str(tmp_path / "b.mp4"))
+    assert (made.clip_frames, made.frames_written) == (3, 6)
+    assert made.frames_sha256 == whole.frames_sha256
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    longer = api.carry_on(str(tmp_path / "b.mp4"), frames="+2")
+    assert longer.frames_written == 8
+    assert len(list(read_frames(tmp_path / "b.mp4"))) == 11
 
 
 def test_a_run_in_is_not_made_again(tmp_path: Path) -> None:
