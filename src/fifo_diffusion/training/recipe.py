@@ -18,7 +18,7 @@ class Recipe:
     autoencoder_batch: int = 32
     autoencoder_cycles: tuple[tuple[int, float], ...] = ((1_300, 1.5e-3), (600, 1.0e-3))  # steps, top rate
 
-    polish: tuple[int, float] = (200, 5e-4)  # the same for the decoder alone, last of all
+    polish: tuple[int, float] = (600, 5e-4)  # the same for the decoder alone, last of all
 
     clips: int = 8_000  # distinct clips, encoded once
     batch: int = 32
