@@ -2,7 +2,7 @@
 
     5  cli  server
     4  session  evaluate  training  progress  doctor  runs
-    3  models  decode  sinks  prompts  guidance  execute  ranks  sources  preview  checkpoint
+    3  models  decode  sinks  prompts  guidance  execute  ranks  together  sources  preview  checkpoint
     2  engine  baseclip  sidecar  script
     1  schedule  windows  noise  config  world  devices  meter
     0  protocols  errors  version  digest  whole  trail  interrupt
@@ -29,7 +29,19 @@ FLOORS = [
     {"protocols", "errors", "version", "digest", "whole", "trail", "interrupt"},
     {"schedule", "windows", "noise", "config", "world", "devices", "meter"},
     {"engine", "baseclip", "sidecar", "script"},
-    {"models", "decode", "sinks", "prompts", "guidance", "execute", "ranks", "sources", "preview", "checkpoint"},
+    {
+        "models",
+        "decode",
+        "sinks",
+        "prompts",
+        "guidance",
+        "execute",
+        "ranks",
+        "together",
+        "sources",
+        "preview",
+        "checkpoint",
+    },
     {"session", "evaluate", "training", "progress", "doctor", "runs"},
     {"cli", "server"},
 ]

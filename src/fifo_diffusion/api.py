@@ -31,6 +31,7 @@ from fifo_diffusion.runs import Beginning, Keeper, check_fork, check_same, choos
 from fifo_diffusion.session import Frame, Session, Watch, resolve, unwatched
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import FrameSink, check_output, is_folder, open_sink, piece, read_metadata
+from fifo_diffusion.together import Together
 from fifo_diffusion.trail import Place
 from fifo_diffusion.version import __version__
 
@@ -212,6 +213,16 @@ def carry_on(
         making = _Making(resolve(run), target, said.scale, said.crf, watch, warn, clip_too=said.clip_too)
         check_same(said, making.session.model.weights, machine(making.session.run.device), warn)
         return making.write(into, checkpoint_every, keep_checkpoints, before, said if own else None, prompt)
+
+
+def follow(group: Together) -> None:
+    """On a rank other than 0: compute along with whatever rank 0 makes, until it has nothing more to make."""
+    while (job := group.share(None)) is not None:
+        run, tensors = job
+        here = {"device": group.device} if run.device.startswith("cuda") else {}
+        session = Session(run.model_copy(update=here))
+        device = session.model.device
+        session.follow(State.from_tensors({name: t.to(device) for name, t in tensors.items()}))
 
 
 def _text(number: float | str | None) -> str | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import inspect
 import io
 import math
+import os
 import re
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -47,12 +49,40 @@ console = Console(stderr=True, highlight=False)  # stdout belongs to frames
 def main() -> None:
     """Run the command; an error of ours is one sentence and exit code 2."""
     try:
-        app(prog_name="fifo")
+        with _among_ranks() as leading:
+            if leading:
+                app(prog_name="fifo")
     except FifoError as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextmanager
+def _among_ranks() -> Iterator[bool]:
+    """Whether this process runs the command; under torchrun the others compute along, and rank 0 hears the signals."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield True
+        return
+    from fifo_diffusion.together import together
+
+    group = together()
+    if group is None or group.rank == 0:
+        try:
+            yield True
+        finally:
+            if group is not None:
+                group.dismiss()
+                group.leave()
+        return
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+    from fifo_diffusion.api import follow
+
+    follow(group)
+    group.leave()
+    yield False
 
 
 def _version(wanted: bool) -> None:

@@ -23,15 +23,18 @@ from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.guidance import Guided
+from fifo_diffusion.interrupt import uninterrupted
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.lora import find_lora
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.preview import Preview, Queue
 from fifo_diffusion.prompts import Table
-from fifo_diffusion.protocols import Denoiser
+from fifo_diffusion.protocols import Call, Denoiser, Executor
+from fifo_diffusion.ranks import Ranks
 from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.sources import Clip
+from fifo_diffusion.together import Together, together
 from fifo_diffusion.trail import Place, Trail
 from fifo_diffusion.windows import Keep, Plan
 
@@ -67,7 +70,7 @@ def resolve(run: Run) -> Decided:
     plan = _plan(run.model, said.get("partitions", card.partitions), said.get("lookahead", card.lookahead))
     room = _room(card, run.size or card.size, here["dtype"], memory_of(device))
     here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
-    batch = 1 if here["memory"] == "low" else max(1, min(len(plan.windows), room))
+    batch = 1 if here["memory"] == "low" or together() is not None else max(1, min(len(plan.windows), room))
     decided = Decided.of({**defaults, "batch": batch, **said, **here})
     card.check_weights(decided.weights)
     card.check_lora(decided.lora)
@@ -124,6 +127,7 @@ class Session:
     watch: Watch = unwatched
     meter: Meter = field(default_factory=Meter)
     preview: Preview | None = None
+    group: Together | None = field(default_factory=together)
     trail: Trail[State] = field(default_factory=Trail)  # where the stream could be begun again
 
     @cached_property
@@ -177,12 +181,24 @@ class Session:
         return Engine(
             plan=plan,
             schedule=schedule,
-            execute=Batched(self._denoiser(schedule), run.batch),
+            execute=self._execute(Batched(self._denoiser(schedule), run.batch)),
             condition=self.prompts,
             noise=SeededNoise(run.seed),
             eta=run.eta,
             solver=run.solver,
         )
+
+    def _execute(self, alone: Executor) -> Executor:
+        if self.group is None:
+            return alone
+        return _Leading(self.group, self.prompts, Ranks(alone)) if self.group.rank == 0 else Ranks(alone)
+
+    def follow(self, state: State) -> None:
+        """On a rank other than 0: make the iterations that rank 0 makes, and nothing of them."""
+        assert self.group is not None
+        while (cues := self.group.share(None)) is not None:
+            self.prompts.cues = cues
+            _, state = self.engine.advance(state)
 
     def start(self) -> State:
         """The first state: after the user's clip, from a base clip of the model, or from noise."""
@@ -259,6 +275,15 @@ class Session:
             skip, known = models.card(self.run.model).frames, torch.split(start.given, 1, dim=2)
         self.trail.begin(decoder.period, per_latent, made)
         pixels = decoder(chain(known, self.latents(start)))
+        if self.group is not None:
+            self.group.share((self.described(), {name: t.cpu() for name, t in start.tensors().items()}))
+        try:
+            yield from self._seen(pixels, made, skip)
+        finally:
+            if self.group is not None:
+                self.group.dismiss()
+
+    def _seen(self, pixels: Iterator[Tensor], made: int, skip: int) -> Iterator[Frame]:
         for chunk in self.meter.each("pixels", (to_frames(part[0]) for part in pixels)):
             for frame in chunk:
                 if skip:
@@ -270,6 +295,21 @@ class Session:
                 yield frame
                 if made == self.run.frames:  # never, where that is 0
                     return
+
+
+@dataclass(frozen=True, eq=False)
+class _Leading:
+    """Rank 0's executor: tells the others which prompts there are, and answers the calls with them."""
+
+    group: Together
+    prompts: Table
+    execute: Executor
+
+    def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
+        """Whatever these calls heard is among what is shared: a cue only comes to frames not yet heard."""
+        with uninterrupted():  # else Ctrl-C could leave the others waiting for an answer
+            self.group.share(self.prompts.cues)
+            return self.execute(calls)
 
 
 def _other_seed(seed: int) -> int:

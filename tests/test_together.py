@@ -1,0 +1,65 @@
+"""Under torchrun the command makes the same file, and nobody hangs when a rank is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fifo_diffusion import api, checkpoint
+from fifo_diffusion.config import Run
+
+SAID = ["1", "--prompt", "25: 2", "--model", "gauss", "--size", "16x16", "-n", "2", "--eta", "1", "--batch", "1"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+LONG_ENOUGH = 120  # seconds for a job that ends by itself
+
+
+def generate(ranks: int, folder: Path, *said: str) -> subprocess.Popen[bytes]:
+    command = [*TORCHRUN, str(ranks), "-m", "fifo_diffusion", "generate", *SAID, *said, "-o", "a.mp4", "-q"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def straight(frames: int, folder: Path) -> bytes:
+    """What one process makes."""
+    cues = [{"at": 0, "prompt": "1"}, {"at": 25, "prompt": "2"}]
+    run = {"prompt": "1", "cues": cues, "model": "gauss", "size": (16, 16), "partitions": 2, "eta": 1.0, "batch": 1}
+    api.make(Run.of({**run, "frames": frames}), str(folder / "straight.mp4"), checkpoint_every=0)
+    return (folder / "straight.mp4").read_bytes()
+
+
+def test_three_ranks_make_the_file_of_one(tmp_path: Path) -> None:
+    job = generate(3, tmp_path, "--frames", "40")
+    said = job.communicate(timeout=LONG_ENOUGH)[1].decode()
+    assert job.returncode == 0, said
+    assert (tmp_path / "a.mp4").read_bytes() == straight(40, tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["a rank that computes along", "rank 0"])
+def test_a_lost_rank_ends_the_job_and_the_video_goes_on_in_one_process(lost: str, tmp_path: Path) -> None:
+    job = generate(2, tmp_path, "--frames", "4000", "--checkpoint-every", "0.1s")
+    try:
+        until = time.monotonic() + LONG_ENOUGH
+        while not any(checkpoint.committed(tmp_path / "a.mp4.run") if (tmp_path / "a.mp4.run").is_dir() else ()):
+            assert job.poll() is None, "it ended before it was begun"
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.kill(workers(job.pid)[lost != "rank 0"], signal.SIGKILL)
+        job.communicate(timeout=LONG_ENOUGH)
+        assert job.returncode != 0
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.communicate()
+    made = api.carry_on(str(tmp_path / "a.mp4"), frames="+3")
+    again = api.make(made.run.model_copy(update={"frames": made.frames_written}), str(tmp_path / "b.mp4"))
+    assert made.frames_sha256 == again.frames_sha256
+
+
+def workers(pid: int) -> list[int]:
+    """The processes that torchrun started, rank 0 first."""
+    children = subprocess.run(["pgrep", "-P", str(pid)], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    return sorted(map(int, children))
