@@ -34,6 +34,7 @@ def test_the_story_of_the_page_is_one(tmp_path: Path) -> None:
         "docs/prompts.md",
         "docs/extend.md",
         "docs/resume.md",
+        "docs/ranks.md",
         "docs/log.md",
     ],
 )
