@@ -88,18 +88,21 @@ def test_frames_of_the_video_where_a_latent_is_several_of_them() -> None:
     assert t(range(3, 5))["mean"].tolist() == [[2, 3]]
 
 
-def test_each_text_is_encoded_once() -> None:
+def test_each_text_is_encoded_once_on_each_side_of_guidance() -> None:
     asked: list[str] = []
 
-    def counted(prompts: Sequence[str]) -> Cond:
-        asked.extend(prompts)
-        return embed(prompts)
+    def counted(side: str) -> Callable[[Sequence[str]], Cond]:
+        def noted(prompts: Sequence[str]) -> Cond:
+            asked.extend(side + prompt for prompt in prompts)
+            return embed(prompts)
 
-    t = Table((cue(0, 1), cue(4, 2, blend=2)), counted, counted, per_frame=True, negative_prompt="5")
+        return noted
+
+    t = Table((cue(0, 1), cue(4, 2, blend=2)), counted("+"), counted("-"), per_frame=True, negative_prompt="5")
     for n in range(-4, 10):
         t(range(n, n + 4))
     t.say("1", negative_prompt="2")
-    assert sorted(asked) == ["1", "2", "5"]
+    assert sorted(asked) == ["+1", "+2", "-2", "-5"]
 
 
 def test_a_mixture_weighs_numbers_and_joins_masks() -> None:

@@ -377,3 +377,31 @@ def test_info_prints_what_a_video_says_of_itself(tmp_path: Path) -> None:
     assert printed.returncode == 0, printed.stderr
     assert re.search(r"^prompt +a \[b\] c$", printed.stdout, re.MULTILINE)
     assert re.search(r"^seed +41$", printed.stdout, re.MULTILINE)
+
+
+def test_a_clip_video_without_a_checkpoint_is_made_as_long_as_was_asked(tmp_path: Path) -> None:
+    """Its frames are all there is of it until the first piece of the file ends."""
+    Image.new("RGB", (64, 64), (40, 90, 200)).save(tmp_path / "still.png")
+    said = {"prompt": "a red balloon", "partitions": 1, "guidance": 1.0, "clip": str(tmp_path / "still.png")}
+    api.make(Run.of({**said, "frames": 2}), str(tmp_path / "a.mp4"))
+    assert checkpoint.committed(tmp_path / "a.mp4.run") == []
+    made = api.carry_on(str(tmp_path / "a.mp4"), frames="+2")
+    assert (made.clip_frames, made.frames_written) == (1, 4)
+    api.make(Run.of({**said, "clip": str(tmp_path / "a.mp4"), "frames": 9, "fps": 4}), str(tmp_path / "b.mp4"))
+    with pytest.raises(BadInput, match="the clip itself"):
+        api.carry_on(str(tmp_path / "b.mp4"), frames="+2", output=str(tmp_path / "a.mp4"))
+
+
+def test_a_prompt_for_what_comes_is_there_after_a_kill_and_told_by_the_file(tmp_path: Path) -> None:
+    video, said = tmp_path / "a.mp4", list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        api.make(run_of(0), str(video), checkpoint_every=OFTEN, watch=stop_at(22))
+
+    def look(stage: str, done: int, total: int) -> None:
+        """As a kill would find it: before the next checkpoint."""
+        if done == 22:
+            said.append(checkpoint.description(tmp_path / "a.mp4.run").run.cues[-1].prompt)
+
+    api.carry_on(str(video), frames=60, prompt="3", watch=look)
+    assert said == ["3"]
+    assert api.told(str(video))["cues"][-1]["prompt"] == "3"

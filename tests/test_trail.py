@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fifo_diffusion import models
@@ -47,14 +49,18 @@ class Chunked:
 RUN = {"prompt": "-", "model": "gauss", "size": (8, 8), "partitions": 1, "frames": 90}
 
 
+@pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("period", [4, 1, None])
 def test_a_stream_goes_on_from_any_frame_whatever_its_decoder_remembers(
-    period: int | None, monkeypatch: pytest.MonkeyPatch
+    period: int | None, clip: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """With a clip too, whose latents the decoder sees before those that are new."""
     monkeypatch.setattr(Gauss, "decoder", lambda self: Chunked(period))
-    card = replace(models.MODELS["gauss"], frames_per_latent=PER_LATENT)
+    monkeypatch.setattr(Gauss, "encode", lambda self, pixels: pixels[:, ::PER_LATENT].transpose(1, 2).float())
+    card = replace(models.MODELS["gauss"], frames_per_latent=PER_LATENT, encoder=True)
     monkeypatch.setattr(models, "MODELS", {**models.MODELS, "gauss": card})
-    run = resolve(Run.of(RUN))
+    Image.effect_noise((8, 8), 80).convert("RGB").save(tmp_path / "still.png")
+    run = resolve(Run.of({**RUN, "clip": str(tmp_path / "still.png")} if clip else RUN))
     straight = list(Session(run).frames())
     assert len(straight) == 90
     session, frames = Session(run), []
@@ -63,7 +69,7 @@ def test_a_stream_goes_on_from_any_frame_whatever_its_decoder_remembers(
         place = session.trail.place()
         assert place.frame == len(frames)
         if period:  # no more than a chunk is made again, and the frame at its seam
-            assert place.skip <= period * PER_LATENT
+            assert place.skip <= period * PER_LATENT + (PER_LATENT - 1 if clip else 0)
         if len(frames) % 13 == 0:
             on: list[Frame] = list(islice(Session(run).frames(place), 20))
             np.testing.assert_array_equal(on, straight[len(frames) : len(frames) + 20])

@@ -160,14 +160,12 @@ def make(
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
     check_output(output, fps=full.fps, size=full.size, scale=scale, crf=crf)
-    for kind, path in (("output", output), ("preview", preview)):
-        if path is not None and full.clip is not None and os.path.realpath(path) == os.path.realpath(full.clip):
-            raise BadInput(f"the {kind} {path} is the clip itself, which would be lost; name another")
-    clip_too = full.clip is not None and not only_new
+    _check_apart(full, output=output, preview=preview)
     folder = _folder(output)
-    making = _Making(full, output, scale, crf, watch, warn, preview, clip_too)
+    making = _Making(full, output, scale, crf, watch, warn, preview)
     if making.session.clip is not None:
         tell(making.session.clip.told(card(full.model).frames))
+        making.clip_frames = 0 if only_new else len(making.session.clip)
     if ready is not None:
         ready(making.session)
     return making.write(folder, checkpoint_every, keep_checkpoints)
@@ -206,11 +204,14 @@ def carry_on(
         if output is not None:
             check_fork(home, output)
         target, own = (str(home), True) if output is None else (output, False)
+        _check_apart(said.run, output=target)
         check_output(target, fps=said.run.fps, size=said.run.size, scale=said.scale, crf=said.crf, own=own)
         into = folder if output is None else _folder(output)
         before = choose(folder, said, at_frame, warn)
         run = lengthened(said, before, _text(frames), _text(seconds), fork=not own)
-        making = _Making(resolve(run), target, said.scale, said.crf, watch, warn, clip_too=said.clip_too)
+        begun = before.checkpoint is not None and before.checkpoint.frame > 0  # the clip is needed no more
+        making = _Making(resolve(run, clip_too=not begun), target, said.scale, said.crf, watch, warn)
+        making.clip_frames = said.clip_frames
         check_same(said, making.session.model.weights, machine(making.session.run.device), warn)
         return making.write(into, checkpoint_every, keep_checkpoints, before, said if own else None, prompt)
 
@@ -223,6 +224,13 @@ def follow(group: Together) -> None:
         session = Session(run.model_copy(update=here))
         device = session.model.device
         session.follow(State.from_tensors({name: t.to(device) for name, t in tensors.items()}))
+
+
+def _check_apart(run: Run, **written: str | None) -> None:
+    """Raises BadInput where the clip that a run goes on from would be written over."""
+    for kind, path in written.items():
+        if path is not None and run.clip is not None and os.path.realpath(path) == os.path.realpath(run.clip):
+            raise BadInput(f"the {kind} {path} is the clip itself, which would be lost; name another")
 
 
 def _text(number: float | str | None) -> str | None:
@@ -254,15 +262,13 @@ class _Making:
         watch: Watch,
         warn: Warn,
         preview: str | None = None,
-        clip_too: bool = False,
     ) -> None:
-        """clip_too: the frames of the clip that the run goes on from stand before its own."""
+        self.clip_frames = 0  # of the clip that the run goes on from, to stand before its own
         self._began = time.perf_counter()
         self._output, self._scale, self._crf = output, scale, crf
         self._watch, self._warn = watch, warn
         self._keeper: Keeper | None = None
-        self._digest, self._written, self._clip_frames = NOTHING, 0, 0
-        self._clip_too = clip_too
+        self._digest, self._written, self._clip_written = NOTHING, 0, 0
         self.session = Session(run, self._look, preview=None if preview is None else Preview(preview, warn=warn))
         tell_unheard(self.session, warn)
 
@@ -280,13 +286,13 @@ class _Making:
         """
         session, start, place = self.session, None if before is None else before.checkpoint, None
         if start is not None:
-            self._digest, self._clip_frames = start.frames_sha256, start.clip_frames
+            self._digest, self._clip_written = start.frames_sha256, start.clip_frames
             self._written = start.frame - start.clip_frames
             state = State.from_tensors({name: t.to(session.model.device) for name, t in start.tensors.items()})
             place = Place(state, start.skip, self._written)
             session.prompts.begin(session.engine.entered(state))
         if prompt is not None:
-            session.prompts.say(prompt)
+            self._hear(prompt)
         if folder is not None and (every or said is not None):
             self._keeper = self._keep(folder, every, keep, said)
         with self._keeper or nullcontext():  # which says that the video is whole when all else is done
@@ -304,6 +310,15 @@ class _Making:
                 shutil.rmtree(folder, ignore_errors=True)
             return self._record()
 
+    def _hear(self, prompt: str) -> None:
+        """A prompt for all frames that are not in the queue yet, in place of what they were to hear."""
+        session, run = self.session, self.session.run
+        reaches = session.prompts.say(prompt, last=True)
+        for remark in session.model.remarks(prompt):
+            self._warn(remark)
+        if 0 < run.frames <= reaches:
+            self._warn(_unseen(run.frames, prompt, reaches))
+
     def _stream(self, sink: FrameSink, place: Place[State] | None) -> None:
         if self._keeper is not None:
             self._keeper.begin(sink)
@@ -320,14 +335,14 @@ class _Making:
         """Ctrl-C waits meanwhile, so that the file and what is said of it agree."""
         with uninterrupted():
             with self.session.meter.time("write"):
-                if self._clip_too and not self._written and self.session.clip is not None:
+                if self._clip_written < self.clip_frames and self.session.clip is not None:
                     for before in self.session.clip.frames():  # only now, so that a start that fails leaves no file
                         sink.write(before)
-                        self._clip_frames += 1
+                        self._clip_written += 1
                 sink.write(frame)
             self._digest, self._written = link(self._digest, frame.data), self._written + 1
             if self._keeper is not None:
-                self._keeper.after(self._clip_frames + self._written, self._digest)
+                self._keeper.after(self._clip_written + self._written, self._digest)
 
     def _look(self, stage: str, done: int, total: int) -> None:
         if stage == "run-in" and self._keeper is not None:
@@ -336,7 +351,7 @@ class _Making:
         self._watch(stage, done, total)
 
     def _open(self, before: Beginning | None, said: Description | None) -> FrameSink:
-        run = self.session.run
+        run = self.session.described()
         return open_sink(
             self._output,
             fps=run.fps,
@@ -354,13 +369,13 @@ class _Making:
         assert frames is not None
         description = Description(
             fifo_diffusion=__version__,
-            run=run,
+            run=session.described(),
             output="." if is_folder(self._output) else Path(self._output).name,
             scale=self._scale,
             crf=self._crf,
             machine=machine(run.device),
             weights=session.model.weights,
-            clip_too=self._clip_too,
+            clip_frames=self.clip_frames,
             whole=None if said is None else said.whole,
             coded_sha256=None if said is None else said.coded_sha256,
         )
@@ -372,7 +387,7 @@ class _Making:
             every,
             keep,
             session.trail.place,
-            lambda: self._clip_frames,
+            lambda: self._clip_written,
             session.described,
             self._warn,
         )
@@ -386,7 +401,7 @@ class _Making:
             crf=self._crf,
             machine=machine(session.run.device),
             weights=session.model.weights,
-            clip_frames=self._clip_frames,
+            clip_frames=self._clip_written,
             frames_written=self._written,
             frames_sha256=self._digest,
             seconds={part: round(spent, 3) for part, spent in session.meter.parts().items()},
@@ -436,7 +451,11 @@ def tell_unheard(session: Session, warn: Warn) -> None:
         warn(remark)
     for cue in run.cues:
         if 0 < run.frames <= cue.at:
-            warn(f"the video ends at frame {run.frames}, before {cue.prompt!r} at frame {cue.at} is seen")
+            warn(_unseen(run.frames, cue.prompt, cue.at))
+
+
+def _unseen(frames: int, prompt: str, at: int) -> str:
+    return f"the video ends at frame {frames}, before {prompt!r} at frame {at} is seen"
 
 
 def machine(device: str) -> dict[str, str | int]:

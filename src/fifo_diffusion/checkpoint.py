@@ -49,7 +49,7 @@ class Description(BaseModel):
     crf: int | None
     machine: dict[str, str | int]
     weights: str
-    clip_too: bool = False  # whether the clip that the run goes on from stands before its own frames
+    clip_frames: int = 0  # of the clip that the run goes on from, before its own
     partial: str | None = None  # the name of the file under way (a folder: of itself); None when nothing is
     whole: int | None = None  # frames of the finished output, once there is one
     coded_sha256: str | None = None  # of those as they stand in the file, see `digest`

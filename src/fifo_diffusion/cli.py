@@ -214,9 +214,7 @@ def generate(
         first = said.get("prompt") if prompt is not None or cues[0].at > 0 else None  # or the one of --from
         said |= scripts.table(cues, first)
     if "prompt" not in said:
-        raise BadInput(
-            "no prompt was given; say what the video shows in quotes after `fifo generate`, or give --script or --from"
-        )
+        raise BadInput("no prompt was given; say what the video shows in quotes, or give --script or --from")
     if seconds is not None:
         said["frames"] = max(1, round(seconds * pace))
     elif live and frames is None:
@@ -302,7 +300,8 @@ def resume(
         ),
     )
     if not quiet:
-        _tell(made, name, None)
+        there = api.left(name)
+        _tell(made, name if there is None else str(there[0]), None)
 
 
 def _run(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> Sidecar:
@@ -377,7 +376,7 @@ def _hear(session: Session, progress: Progress, blend: int) -> None:
                         _reached(text, prompts.say(text, blend=blend), session.run.frames, progress)
                         for remark in session.model.remarks(text):
                             progress.warn(remark)
-                except FifoError as error:
+                except (FifoError, RuntimeError) as error:  # such as a device without room for the encoder
                     progress.note(f"[bold red]error:[/] {escape(str(error))}")
 
     Thread(target=listen, name="prompts", daemon=True).start()

@@ -32,12 +32,16 @@ def available() -> list[str]:
 
 
 def choose_dtype(name: str, device: torch.device) -> str:
-    """`auto` is float32 on a CPU (bfloat16 was slower there, see docs/log.md) bfloat16 on CUDA, float32 on MPS."""
+    """`auto` is float32 on a CPU (bfloat16 was slower there, see docs/log.md) and on MPS; on CUDA bfloat16, or float16
+    where the chip is older than Ampere and would only emulate bfloat16.
+    """
     if name != "auto":
         return name
-    return "bfloat16" if device.type == "cuda" else "float32"
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
 
 
 def memory_of(device: torch.device) -> float | None:
-    """GiB that a GPU has in all; None for others, where the system's own memory is used."""
-    return torch.cuda.get_device_properties(device).total_memory / 2**30 if device.type == "cuda" else None
+    """GiB that are free on a GPU; None for others, where the system's own memory is used."""
+    return torch.cuda.mem_get_info(device)[0] / 2**30 if device.type == "cuda" else None

@@ -34,7 +34,7 @@ class State:
     queue: Tensor  # (B, C, L, H, W)
     past: Tensor | None = None  # (B, C, L, H, W), the x0 each frame was last predicted to be; only for "2m"
     ramp: int = 0  # above 0 during a cold start: no frame is below this level yet, unless it never will be
-    given: Tensor | None = None  # (B, C, f, H, W), the clean frames -f .. -1 of a clip while some are still noisy
+    given: Tensor | None = None  # (B, C, f, H, W), the clean frames -f .. -1 of a clip, up to iteration 0
 
     def tensors(self) -> dict[str, Tensor]:
         """For a safetensors file; `from_tensors` gives the same state back."""
@@ -195,7 +195,7 @@ class Engine:
         queue = torch.cat([queue[:, :, k:], tail], dim=2)
         if past is not None:  # what enters has no past; level K's is never looked at
             past = torch.cat([past[:, :, k:], torch.zeros_like(past[:, :, :k])], dim=2)
-        given = state.given if state.iteration + 1 < 0 else None
+        given = state.given if state.iteration < 0 else None  # at 0 too: a decoder that begins there must see it
         return frames, State(state.iteration + 1, queue, past, given=given)
 
     def expected(self, state: State, answers: Sequence[Tensor]) -> Tensor:

@@ -110,8 +110,11 @@ class Table:
         negative_prompt: str | None = None,
         guidance: float | None = None,
         blend: int = 0,
+        last: bool = False,
     ) -> int:
         """Add a cue at a frame of the video, or at the first one that nothing has heard yet; returns its frame.
+
+        last: in place of all that were to come after it.
 
         Said again for the same frame, the last one counts.  Raises BadInput for values that are not allowed, and
         for a frame that has been begun: it would depend on when this was said.
@@ -129,7 +132,7 @@ class Table:
                 raise BadInput(
                     f"frame {at} is already being made; the first that can hear a new prompt is frame {first}"
                 )
-            others = (other for other in self.cues if other.at != cue.at)
+            others = (other for other in self.cues if (other.at < cue.at if last else other.at != cue.at))
             self.cues = tuple(sorted((*others, cue), key=lambda c: c.at))
         return cue.at
 

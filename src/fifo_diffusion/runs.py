@@ -231,10 +231,10 @@ def lengthened(
 
     Raises BadInput for a length that is there already.
     """
-    start, clip = (0, 0) if before.checkpoint is None else (before.checkpoint.frame, before.checkpoint.clip_frames)
+    clip = said.clip_frames
+    start = 0 if before.checkpoint is None else before.checkpoint.frame - before.checkpoint.clip_frames
     # A video goes on with all that was said of it, a fork with what had been said where it begins.
     run = before.checkpoint.run if fork and before.checkpoint is not None else said.run
-    start -= clip
     there = start if fork else max(0, before.begun.held - clip)
     total = said.run.frames
     if frames is not None and seconds is not None:

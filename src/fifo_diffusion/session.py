@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,9 +50,10 @@ def unwatched(stage: str, done: int, total: int) -> None:
 _KEEP: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
 
 
-def resolve(run: Run) -> Decided:
+def resolve(run: Run, clip_too: bool = True) -> Decided:
     """The run with every setting decided: the model's defaults, this machine's device and dtype.
 
+    clip_too: look at the clip that it goes on from; off where it has gone on already and the clip may be gone.
     Raises BadInput or DeviceError for what this model or this machine cannot do, before any work.
     """
     card, device = models.card(run.model), choose_device(run.device)
@@ -78,7 +80,8 @@ def resolve(run: Run) -> Decided:
         find_lora(given)
     card.check_size(decided.size)
     card.check_levels(plan.levels)
-    decided = _with_clip(decided, card)
+    if clip_too:
+        decided = _with_clip(decided, card)
     if decided.solver == "2m" and decided.eta != 0:
         raise BadInput(f"eta is {decided.eta:g} with solver 2m, which adds no noise; use eta 0 or solver ddim")
     return decided
@@ -96,9 +99,9 @@ def _with_clip(run: Decided, card: models.Card) -> Decided:
     if run.clip_sha256 not in (None, clip.sha256):
         raise BadInput(
             f"{clip.path} is not the clip that this run went on from (its sha256 is {clip.sha256[:12]}..., and was "
-            f"{str(run.clip_sha256)[:12]}...); put that one back, or name this one with --clip for another video"
+            f"{str(run.clip_sha256)[:12]}...); put that one back, or make another video with `fifo extend`"
         )
-    return run.model_copy(update={"clip_sha256": clip.sha256})
+    return run.model_copy(update={"clip": os.path.abspath(clip.path), "clip_sha256": clip.sha256})
 
 
 def _clip(run: Decided) -> Clip | None:
@@ -272,8 +275,9 @@ class Session:
         known: tuple[Tensor, ...] = ()
         if start.given is not None:
             # A decoder that remembers must have seen the clip; what it makes of that is not shown again.
-            skip, known = models.card(self.run.model).frames, torch.split(start.given, 1, dim=2)
-        self.trail.begin(decoder.period, per_latent, made)
+            skip, known = skip + models.card(self.run.model).frames, torch.split(start.given, 1, dim=2)
+        lead = 0 if self.run.clip is None else models.card(self.run.model).window
+        self.trail.begin(decoder.period, per_latent, made, lead)
         pixels = decoder(chain(known, self.latents(start)))
         if self.group is not None:
             self.group.share((self.described(), {name: t.cpu() for name, t in start.tensors().items()}))

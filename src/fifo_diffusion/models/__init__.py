@@ -147,8 +147,9 @@ MODELS: Mapping[str, Card] = {
             guidance=1.0,
             scale=4,
         ),
-        # VideoCrafter: window, partitions, lookahead, eta, guidance and frame rate are those that the authors of
-        # arXiv:2405.11473 run it with (64 steps); the sizes are those the networks were trained at.
+        # VideoCrafter2: window, partitions, lookahead, eta and guidance are those that the authors of arXiv:2405.11473
+        # run it with (64 steps); they tell the network 8 frames a second and play at 10, here both are --fps.  They
+        # have published none for VideoCrafter1, which takes them over.  The sizes are those that were trained at.
         Card(
             name="videocrafter2",
             summary="VideoCrafter2 (arXiv:2401.09047), 512x320: what the paper shows most",
@@ -223,7 +224,7 @@ MODELS: Mapping[str, Card] = {
             space=8,
             size=(576, 320),
             any_size=True,
-            fps=8,
+            fps=8,  # at which diffusers writes it: the weights do not say
             levels=999,
             partitions=4,  # n of arXiv:2405.11473
             lookahead="last",
@@ -247,7 +248,7 @@ MODELS: Mapping[str, Card] = {
             levels=999,
             partitions=4,
             lookahead="last",
-            eta=0.5,  # as zeroscope
+            eta=0.5,  # as zeroscope; and 8 frames a second, at which diffusers writes it
             guidance=9.0,
             memory=Need(stays=2.78, text=1.27, window=0.32, decode=0.09),
             lora=True,
@@ -266,7 +267,7 @@ MODELS: Mapping[str, Card] = {
             levels=999,
             partitions=4,
             lookahead="last",
-            eta=1.0,
+            eta=1.0,  # the paper says 0.5 or 1; 1 as for VideoCrafter2
             guidance=7.5,  # of diffusers' LattePipeline
             memory=Need(stays=2.13, text=8.87, window=0.46, decode=0.38),
             lora=True,
@@ -281,11 +282,11 @@ MODELS: Mapping[str, Card] = {
             window=16,
             space=8,
             size=(256, 256),
-            fps=8,
+            fps=8,  # as latte
             levels=999,
             partitions=4,  # 64 steps, as in table 1 of arXiv:2405.11473
             lookahead="last",
-            eta=1.0,
+            eta=1.0,  # as latte
             guidance=7.0,  # of the authors' configs/ucf101/ucf101_sample.yaml; the paper does not say
             memory=Need(stays=1.41, text=0.0, window=0.17, decode=0.09),
             lora=True,

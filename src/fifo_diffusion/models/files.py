@@ -12,6 +12,7 @@ import pickle
 import re
 import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -189,9 +190,9 @@ def component(cls: Any, folder: Path, dtype: torch.dtype, ignore: str | None = N
 
 
 def _variant(folder: Path) -> dict[str, str]:
-    """A folder that holds half-precision files only calls them x.fp16.safetensors."""
+    """A folder that holds half-precision files only calls them x.fp16.safetensors, or x.fp16-00001-of-00002..."""
     files = [file.name for file in (*folder.glob("*.safetensors"), *folder.glob("*.bin"))]
-    return {"variant": "fp16"} if files and all(".fp16." in name for name in files) else {}
+    return {"variant": "fp16"} if files and all(re.search(r"\.fp16[.-]", name) for name in files) else {}
 
 
 @contextmanager
@@ -237,8 +238,12 @@ def converted(source: Path, recipe: str, convert: Callable[[Tensors, Path], None
     beside = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob("*.partial-*"):  # by a conversion that was killed: not a running one's
+            if time.time() - left.stat().st_mtime > 86_400:
+                shutil.rmtree(left, ignore_errors=True)
         beside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
         convert(tensors, beside)
+        beside.chmod(0o755)  # it was made for its owner alone
         try:
             beside.rename(folder)
         except OSError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -125,7 +126,8 @@ def _pairs(file: Path, layers: Mapping[str, nn.Module]) -> dict[str, _Pair]:
     alpha, rooted, each = _settings(file)
     for name, pair in pairs.items():
         if pair.alpha is None and pair.down is not None:
-            said = each.get(name, alpha)
+            # As peft reads its patterns: against the end of a layer's name.
+            said = next((a for pattern, a in each.items() if re.fullmatch(rf"(.*\.)?({pattern})", name)), alpha)
             rank = pair.down.shape[0]
             pair.alpha = None if said is None else said * (rank**0.5 if rooted else 1)
     return pairs

@@ -1,7 +1,8 @@
 """Text encoders that read on demand: they live on the CPU and visit the device only while they read.
 
 A prompt is read once and a stream has few of them, so an encoder (T5-XXL is 4.8 billion numbers) need not hold device
-memory while frames are made; a prompt that comes later is read just the same.
+memory while frames are made.  A prompt that comes later, from any thread, is read just the same; where the running
+network leaves the encoder no room, on the CPU.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -38,6 +40,7 @@ class Reader:
     masked: bool
     tidy: Callable[[str], str] = str
     padding: int | None = None
+    _reading: Lock = field(default_factory=Lock, init=False, repr=False)  # one at a time: reading moves the encoder
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -46,14 +49,24 @@ class Reader:
         ids, own = said["input_ids"], said["attention_mask"]
         if self.padding is not None:
             ids = ids.where(own.bool(), self.padding)
-        try:
-            net = self.net.to(self.where)
-            states: Tensor = net(ids.to(self.where), attention_mask=own.to(self.where) if self.masked else None)[0]
-            return states.cpu(), own.bool()
-        finally:
-            self.net.to("cpu")
-            if self.where.type == "cuda":
-                torch.cuda.empty_cache()  # else the cache keeps what the networks need
+        with self._reading:
+            where = self._room()
+            try:
+                net = self.net.to(where)
+                states: Tensor = net(ids.to(where), attention_mask=own.to(where) if self.masked else None)[0]
+                return states.cpu(), own.bool()
+            finally:
+                self.net.to("cpu")
+                if where.type == "cuda":
+                    torch.cuda.empty_cache()  # else the cache keeps what the networks need
+
+    def _room(self) -> torch.device:
+        """Where it can read now."""
+        if self.where.type == "cuda":
+            size = sum(p.numel() * p.element_size() for p in self.net.parameters())
+            if torch.cuda.mem_get_info(self.where)[0] < 1.2 * size:
+                return torch.device("cpu")
+        return self.where
 
     def remarks(self, prompt: str) -> list[str]:
         """Says so when the end of a prompt is not heard."""
@@ -120,13 +133,13 @@ def t5_reader(
 
     text, words: where in the folder the encoder and its tokenizer lie; "." is the folder itself.
 
-    Never in float16, which T5-XXL's sums do not fit into.
+    Never in float16, which T5-XXL's sums do not fit into, and on CUDA never in float32, which is 18 GiB of it.
     """
     from transformers import T5EncoderModel, T5TokenizerFast
 
     tokenizer = _tokenizer(T5TokenizerFast, folder / words, "spiece.model")
-    half = torch.bfloat16 if dtype == torch.float16 else dtype
-    net = component(T5EncoderModel, folder / text, half, ignore=r"^decoder|^lm_head|embed_tokens")
+    precision = torch.bfloat16 if dtype == torch.float16 or where.type == "cuda" else dtype
+    net = component(T5EncoderModel, folder / text, precision, ignore=r"^decoder|^lm_head|embed_tokens")
     return Reader(net, tokenizer, where, longest, masked=True, tidy=lambda prompt: prompt.lower().strip())
 
 

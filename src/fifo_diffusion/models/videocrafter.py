@@ -76,7 +76,8 @@ class VideoCrafter(LatentModel):
     """One of the three.
 
     fps: the network is told the rate that the video is played at.  The default is 8, which the authors' FIFO tells it
-    (their plain sampling script says 28 for VideoCrafter2); a higher rate means less motion from frame to frame.
+    (it plays the frames at 10; their plain sampling script says 28 for VideoCrafter2); a higher rate means less motion
+    from frame to frame.
     """
 
     def __init__(self, variant: Variant, *parts: Any) -> None:
