@@ -72,6 +72,8 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     plan = _plan(run.model, said.get("partitions", card.partitions), said.get("lookahead", card.lookahead))
     room = _room(card, run.size or card.size, here["dtype"], memory_of(device))
     here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
+    if device.type == "cpu":
+        room = min(room, 2)  # larger batches fall out of its caches: benchmarks/speed.py
     batch = 1 if here["memory"] == "low" or together() is not None else max(1, min(len(plan.windows), room))
     decided = Decided.of({**defaults, "batch": batch, **said, **here})
     card.check_weights(decided.weights)
