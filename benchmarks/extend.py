@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 import fifo_diffusion as fifo
 from fifo_diffusion.decode import psnr
 from fifo_diffusion.engine import Engine, State
-from fifo_diffusion.evaluate.gates import _judge
+from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.models import card
@@ -80,7 +80,7 @@ def judged(judge: Judge, caption: Caption, frames: Frames) -> dict[str, float]:
 def extended(folder: Path, clips: int, count: int, partitions: int) -> list[Row]:
     own = card("embedded")
     sprites = load_sprites(fetch(folder / "art"), own.size[0])
-    judge = _judge(sprites, own.size[0], folder, 1_000)
+    judge = trained_judge(sprites, own.size[0], folder)
     world, rng = World(sprites, own.size[0], HELD_OUT_VARIANTS), np.random.default_rng(5)
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for number in range(clips):

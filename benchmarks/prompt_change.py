@@ -26,7 +26,7 @@ from torch import Tensor
 from fifo_diffusion.config import Run
 from fifo_diffusion.decode import to_frames
 from fifo_diffusion.engine import Engine, State
-from fifo_diffusion.evaluate.gates import _judge
+from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, LOOK, Judge
 from fifo_diffusion.models import card
 from fifo_diffusion.prompts import Table, WholeQueue
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--only", choices=list(CHANGES))
     given = parser.parse_args()
     own = card("embedded")
-    judge = _judge(load_sprites(fetch(given.folder / "art"), own.size[0]), own.size[0], given.folder, 1_000)
+    judge = trained_judge(load_sprites(fetch(given.folder / "art"), own.size[0]), own.size[0], given.folder)
     rows: list[Row] = []
     for what in CHANGES if given.only is None else (given.only,):
         videos: list[list[Seen]] = []
