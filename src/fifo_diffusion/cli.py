@@ -249,7 +249,10 @@ def generate(
 @app.command()
 def resume(
     video: Annotated[
-        str, typer.Argument(help="The video, the .partial file that a kill left of it, or the .run folder beside it.")
+        str,
+        typer.Argument(
+            help="The video, the .partial file that a kill left of it, or the .run folder beside it.", metavar="VIDEO"
+        ),
     ],
     frames: Annotated[
         str | None, _option("How many in all, or +500: so many more than there are. 0 goes on until Ctrl-C.")
@@ -281,6 +284,10 @@ def resume(
     """
     from fifo_diffusion import api
 
+    if prompt is not None and re.match(r"\d+(\.\d+)?s?:", prompt):
+        raise BadInput(
+            f"--prompt is {prompt!r}, with a time; here a prompt is for all frames not in the queue yet, so leave it out"
+        )
     every = _every(checkpoint_every)
     name = output or video
     made = _run(
@@ -391,7 +398,9 @@ def _reached(prompt: str, frame: int, frames: int, progress: Progress) -> None:
 
 @app.command()
 def info(
-    video: Annotated[str, typer.Argument(help="A video, a picture, or a folder of them, that fifo made.")],
+    video: Annotated[
+        str, typer.Argument(help="A video, a picture, or a folder of them, that fifo made.", metavar="VIDEO")
+    ],
 ) -> None:
     """Print the prompt, seed and settings that a video was made with, from the video itself or the .json beside it."""
     from fifo_diffusion.api import told
