@@ -286,7 +286,7 @@ def resume(
 
     if prompt is not None and re.match(r"\d+(\.\d+)?s?:", prompt):
         raise BadInput(
-            f"--prompt is {prompt!r}, with a time; here a prompt is for all frames not in the queue yet, so leave it out"
+            f"--prompt is {prompt!r}, with a time; here it is for all frames not in the queue yet, so leave it out"
         )
     every = _every(checkpoint_every)
     name = output or video
