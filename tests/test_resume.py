@@ -324,11 +324,15 @@ def test_a_signal_waits_for_the_end_of_a_step() -> None:
             yield "whole"
         yield "after"
 
-    with suppress(KeyboardInterrupt):
-        steps.extend(work())
-        steps.append("not stopped")
-    assert steps == ["whole"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+    try:
+        with suppress(KeyboardInterrupt):
+            steps.extend(work())
+            steps.append("not stopped")
+        assert steps == ["whole"]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def fifo_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

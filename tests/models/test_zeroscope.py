@@ -148,3 +148,16 @@ def test_low_memory_keeps_the_text_encoder_off_the_device(folder: Path) -> None:
     model.reader.where = torch.device("meta")
     model.save_memory()
     assert model.embed(["a red balloon"])["text"].isfinite().all()
+
+
+def test_a_half_precision_folder_in_pieces_loads(folder: Path) -> None:
+    """x.fp16-00001-of-0000N.safetensors with its index, as diffusers writes a large network."""
+    unet = load("zeroscope", CPU, torch.float32, str(folder))
+    assert isinstance(unet, LatentModel)
+    for file in (folder / "unet").glob("*.safetensors"):
+        file.unlink()
+    unet.network.half().save_pretrained(folder / "unet", variant="fp16", max_shard_size="200KB")
+    assert len(list((folder / "unet").glob("*.fp16-0*.safetensors"))) > 1
+    again = load("zeroscope", CPU, torch.float32, str(folder))
+    for key, value in unet.network.float().state_dict().items():
+        assert torch.equal(again.network.state_dict()[key], value), key  # type: ignore[attr-defined]

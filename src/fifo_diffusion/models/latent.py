@@ -33,8 +33,9 @@ from fifo_diffusion.schedule import (
     variance_preserving,
 )
 
+_PARTS = ("unet", "transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 # What of a diffusers folder on the Hub is fetched: weights as safetensors and .bin alike, since old folders hold one.
-FOLDER = ("*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors", "*/*.bin")
+FOLDER = tuple(f"{part}/*.{kind}" for part in _PARTS for kind in ("json", "txt", "model", "safetensors", "bin"))
 
 MOST_ROWS = 65535
 """CUDA's attention kernels count the batch in 16 bits, and temporal attention has a row for each place of a frame."""
