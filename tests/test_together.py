@@ -59,6 +59,40 @@ def test_a_lost_rank_ends_the_job_and_the_video_goes_on_in_one_process(lost: str
     assert made.frames_sha256 == again.frames_sha256
 
 
+BROKEN = """
+import os
+from fifo_diffusion.cli import main
+from fifo_diffusion.models.gauss import GaussianVideo
+
+usual, asked = GaussianVideo.__call__, []
+
+def call(self, z, t, cond, /):
+    asked.append(None)
+    if len(asked) == 60 and os.environ["RANK"] == os.environ["BROKEN"]:
+        raise RuntimeError("this network broke")
+    return usual(self, z, t, cond)
+
+GaussianVideo.__call__ = call
+main()
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_raises_ends_the_job_with_its_error(rank: int, tmp_path: Path) -> None:
+    """On rank 0 the others wait for its answers, and must not be waited for."""
+    (tmp_path / "broken.py").write_text(BROKEN)
+    job = subprocess.run(
+        [*TORCHRUN, "2", "broken.py", "generate", *SAID, "--frames", "400", "-o", "a.mp4", "-q"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "BROKEN": str(rank)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=LONG_ENOUGH,
+    )
+    assert job.returncode != 0
+    assert "this network broke" in job.stderr
+
+
 def workers(pid: int) -> list[int]:
     """The processes that torchrun started, rank 0 first."""
     children = subprocess.run(["pgrep", "-P", str(pid)], check=True, stdout=subprocess.PIPE, text=True).stdout.split()

@@ -69,12 +69,18 @@ def _among_ranks() -> Iterator[bool]:
 
     group = together()
     if group is None or group.rank == 0:
+        clean = False
         try:
             yield True
+            clean = True
+        except SystemExit as end:  # how a command ends
+            clean = not end.code
+            raise
         finally:
             if group is not None:
                 group.dismiss()
-                group.leave()
+                if clean:  # else the others may be waiting for an answer: they end when the connections do
+                    group.leave()
         return
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)

@@ -315,7 +315,10 @@ class _Leading:
         """Whatever these calls heard is among what is shared: a cue only comes to frames not yet heard."""
         with uninterrupted():  # else Ctrl-C could leave the others waiting for an answer
             self.group.share(self.prompts.cues)
-            return self.execute(calls)
+            self.group.awaited = True
+            answers = self.execute(calls)
+            self.group.awaited = False
+            return answers
 
 
 def _other_seed(seed: int) -> int:

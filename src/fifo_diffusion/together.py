@@ -26,7 +26,7 @@ import torch.distributed as dist
 SILENCE = timedelta(minutes=10)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Together:
     """This process among the others.  Words travel over gloo whatever the tensors travel over."""
 
@@ -34,6 +34,7 @@ class Together:
     ranks: int
     device: str  # of this rank, where the run is on CUDA
     words: Any  # a process group
+    awaited: bool = False  # rank 0: whether the others are waiting for its answers, and hear no words
 
     def share(self, what: Any) -> Any:
         """What rank 0 gave, on every rank."""
@@ -42,9 +43,12 @@ class Together:
         return box[0]
 
     def dismiss(self) -> None:
-        """Rank 0: no more iterations, or no more jobs.  A group that is broken is dismissed already."""
-        with suppress(RuntimeError):
-            self.share(None)
+        """Rank 0: no more iterations, or no more jobs.  A group that is broken, or waits for answers that will not
+        come, ends when the connections do.
+        """
+        if not self.awaited:
+            with suppress(RuntimeError):
+                self.share(None)
 
     def leave(self) -> None:
         """The end of every rank: none closes its connections while another still reads from them."""
