@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from fifo_diffusion.api import machine
+from fifo_diffusion.making import machine
 
 Row = Mapping[str, str | float | int]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fifo_diffusion as fifo
-from fifo_diffusion import api, sidecar
+from fifo_diffusion import api, making, sidecar
 from fifo_diffusion.config import Cue, Run
 from fifo_diffusion.engine import Engine, Solver, State
 from fifo_diffusion.errors import BadInput
@@ -299,7 +299,7 @@ def test_a_video_made_live_is_made_again_by_its_sidecar(tmp_path: Path) -> None:
 def test_every_prompt_of_a_table_is_checked_and_one_past_the_end_is_told() -> None:
     said: list[str] = []
     cues = [{"at": 5, "prompt": "a blue wale"}, {"at": 90, "prompt": "a blue whale", "negative_prompt": "a trane"}]
-    api.tell_unheard(Session(resolve(Run.of({"prompt": "a red baloon", "cues": cues, "frames": 50}))), said.append)
+    making.tell_unheard(Session(resolve(Run.of({"prompt": "a red baloon", "cues": cues, "frames": 50}))), said.append)
     assert [word for word in ("'baloon'", "'wale'", "'trane'", "frame 90") if any(word in s for s in said)] == [
         "'baloon'", "'wale'", "'trane'", "frame 90",
     ]  # fmt: skip

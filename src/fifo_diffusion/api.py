@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from fifo_diffusion import checkpoint as checkpoints
 from fifo_diffusion import sidecar
 from fifo_diffusion.checkpoint import Description
 from fifo_diffusion.config import Decided, Run
-from fifo_diffusion.digest import NOTHING, link
 from fifo_diffusion.engine import State
-from fifo_diffusion.errors import BadInput, OutputError
-from fifo_diffusion.interrupt import uninterrupted
-from fifo_diffusion.meter import peak_memory
+from fifo_diffusion.errors import BadInput
+from fifo_diffusion.making import Making, Warn, machine, tell_unheard
 from fifo_diffusion.models import card
-from fifo_diffusion.preview import Preview
-from fifo_diffusion.runs import Beginning, Keeper, check_fork, check_same, choose, lengthened
+from fifo_diffusion.runs import check_fork, check_same, choose, lengthened
 from fifo_diffusion.session import Frame, Session, Watch, resolve, unwatched
 from fifo_diffusion.sidecar import Sidecar
-from fifo_diffusion.sinks import FrameSink, check_output, is_folder, open_sink, piece, read_metadata
+from fifo_diffusion.sinks import check_output, is_folder, piece, read_metadata
 from fifo_diffusion.together import Together
-from fifo_diffusion.trail import Place
-from fifo_diffusion.version import __version__
 
 CHECKPOINT_EVERY = 30.0  # seconds
-
-Warn = Callable[[str], None]
 
 
 def untold(text: str) -> None:
@@ -162,7 +150,7 @@ def make(
     check_output(output, fps=full.fps, size=full.size, scale=scale, crf=crf)
     _check_apart(full, output=output, preview=preview)
     folder = _folder(output)
-    making = _Making(full, output, scale, crf, watch, warn, preview)
+    making = Making(full, output, scale, crf, watch, warn, preview)
     if making.session.clip is not None:
         tell(making.session.clip.told(card(full.model).frames))
         making.clip_frames = 0 if only_new else len(making.session.clip)
@@ -210,7 +198,7 @@ def carry_on(
         before = choose(folder, said, at_frame, warn)
         run = lengthened(said, before, _text(frames), _text(seconds), fork=not own)
         begun = before.checkpoint is not None and before.checkpoint.frame > 0  # the clip is needed no more
-        making = _Making(resolve(run, clip_too=not begun), target, said.scale, said.crf, watch, warn)
+        making = Making(resolve(run, clip_too=not begun), target, said.scale, said.crf, watch, warn)
         making.clip_frames = said.clip_frames
         check_same(said, making.session.model.weights, machine(making.session.run.device), warn)
         return making.write(into, checkpoint_every, keep_checkpoints, before, said if own else None, prompt)
@@ -250,170 +238,6 @@ def _folder(output: str) -> Path | None:
     return folder
 
 
-class _Making:
-    """Frames on their way from a session to a file, and what is written beside it."""
-
-    def __init__(
-        self,
-        run: Decided,
-        output: str,
-        scale: int,
-        crf: int | None,
-        watch: Watch,
-        warn: Warn,
-        preview: str | None = None,
-    ) -> None:
-        self.clip_frames = 0  # of the clip that the run goes on from, to stand before its own
-        self._began = time.perf_counter()
-        self._output, self._scale, self._crf = output, scale, crf
-        self._watch, self._warn = watch, warn
-        self._keeper: Keeper | None = None
-        self._digest, self._written, self._clip_written = NOTHING, 0, 0
-        self.session = Session(run, self._look, preview=None if preview is None else Preview(preview, warn=warn))
-        tell_unheard(self.session, warn)
-
-    def write(
-        self,
-        folder: Path | None,
-        every: float,
-        keep: bool,
-        before: Beginning | None = None,
-        said: Description | None = None,
-        prompt: str | None = None,
-    ) -> Sidecar:
-        """folder: for checkpoints.  before: what there is already.  said: of the same video, where it goes on.
-        prompt: for the frames that have not entered the queue yet.
-        """
-        session, start, place = self.session, None if before is None else before.checkpoint, None
-        if start is not None:
-            self._digest, self._clip_written = start.frames_sha256, start.clip_frames
-            self._written = start.frame - start.clip_frames
-            state = State.from_tensors({name: t.to(session.model.device) for name, t in start.tensors.items()})
-            place = Place(state, start.skip, self._written)
-            session.prompts.begin(session.engine.entered(state))
-        if prompt is not None:
-            self._hear(prompt)
-        if folder is not None and (every or said is not None):
-            self._keeper = self._keep(folder, every, keep, said)
-        with self._keeper or nullcontext():  # which says that the video is whole when all else is done
-            try:
-                with self._open(before, said) as sink:
-                    self._stream(sink, place)
-            except OutputError:
-                raise  # the file is not whole: a video that had the name keeps its sidecar
-            except BaseException:
-                if not sink.dropped:
-                    with suppress(OutputError):  # what went wrong first is what must be told
-                        self._record()
-                raise
-            if self._keeper is None and folder is not None:  # what is there is of the video that this one replaced
-                shutil.rmtree(folder, ignore_errors=True)
-            return self._record()
-
-    def _hear(self, prompt: str) -> None:
-        """A prompt for all frames that are not in the queue yet, in place of what they were to hear."""
-        session, run = self.session, self.session.run
-        reaches = session.prompts.say(prompt, last=True)
-        for remark in session.model.remarks(prompt):
-            self._warn(remark)
-        if 0 < run.frames <= reaches:
-            self._warn(_unseen(run.frames, prompt, reaches))
-
-    def _stream(self, sink: FrameSink, place: Place[State] | None) -> None:
-        if self._keeper is not None:
-            self._keeper.begin(sink)
-        try:
-            for frame in self.session.frames(place):
-                self._take(sink, frame)
-        except BrokenPipeError:
-            pass  # whoever read the frames has seen enough
-        finally:
-            if self._keeper is not None and sink.frames == 0:
-                self._keeper.forget()
-
-    def _take(self, sink: FrameSink, frame: Frame) -> None:
-        """Ctrl-C waits meanwhile, so that the file and what is said of it agree."""
-        with uninterrupted():
-            with self.session.meter.time("write"):
-                if self._clip_written < self.clip_frames and self.session.clip is not None:
-                    for before in self.session.clip.frames():  # only now, so that a start that fails leaves no file
-                        sink.write(before)
-                        self._clip_written += 1
-                sink.write(frame)
-            self._digest, self._written = link(self._digest, frame.data), self._written + 1
-            if self._keeper is not None:
-                self._keeper.after(self._clip_written + self._written, self._digest)
-
-    def _look(self, stage: str, done: int, total: int) -> None:
-        if stage == "run-in" and self._keeper is not None:
-            with uninterrupted():
-                self._keeper.hidden(self._digest)
-        self._watch(stage, done, total)
-
-    def _open(self, before: Beginning | None, said: Description | None) -> FrameSink:
-        run = self.session.described()
-        return open_sink(
-            self._output,
-            fps=run.fps,
-            size=run.size,
-            scale=self._scale,
-            crf=self._crf,
-            metadata={"title": run.prompt, "comment": run.model_dump_json(exclude_none=True)},
-            begun=None if before is None else before.begun,
-            partial=None if said is None or said.partial is None else Path(self._output).parent / said.partial,
-        )
-
-    def _keep(self, folder: Path, every: float, keep: bool, said: Description | None) -> Keeper:
-        session, run = self.session, self.session.run
-        frames = piece(self._output, run.fps)
-        assert frames is not None
-        description = Description(
-            fifo_diffusion=__version__,
-            run=session.described(),
-            output="." if is_folder(self._output) else Path(self._output).name,
-            scale=self._scale,
-            crf=self._crf,
-            machine=machine(run.device),
-            weights=session.model.weights,
-            clip_frames=self.clip_frames,
-            whole=None if said is None else said.whole,
-            coded_sha256=None if said is None else said.coded_sha256,
-        )
-        return Keeper(
-            folder,
-            description,
-            said,
-            frames,
-            every,
-            keep,
-            session.trail.place,
-            lambda: self._clip_written,
-            session.described,
-            self._warn,
-        )
-
-    def _record(self) -> Sidecar:
-        session = self.session
-        made = Sidecar(
-            fifo_diffusion=__version__,
-            run=session.described(),
-            scale=self._scale,
-            crf=self._crf,
-            machine=machine(session.run.device),
-            weights=session.model.weights,
-            clip_frames=self._clip_written,
-            frames_written=self._written,
-            frames_sha256=self._digest,
-            seconds={part: round(spent, 3) for part, spent in session.meter.parts().items()},
-            wall_seconds=round(time.perf_counter() - self._began, 3),
-            peak_memory_mb=peak_memory() // 2**20,
-        )
-        beside = sidecar.path_beside(self._output)
-        if beside is not None and self._written:
-            sidecar.write(made, beside)
-        return made
-
-
 def left(video: str) -> tuple[Path, Description] | None:
     """The video, and what there is to go on with; None where that is nothing."""
     try:
@@ -441,31 +265,3 @@ def told(video: str) -> dict[str, Any]:
     made = sidecar.read(beside)
     more = {"frames written": made.frames_written, "version": made.fifo_diffusion}
     return {"from": str(beside), **made.run.model_dump(exclude_none=True), **more}
-
-
-def tell_unheard(session: Session, warn: Warn) -> None:
-    """Say what of the prompts the model cannot hear, and which come too late."""
-    run = session.run
-    said = [run.prompt, run.negative_prompt, *(text for c in run.cues for text in (c.prompt, c.negative_prompt or ""))]
-    for remark in dict.fromkeys(remark for prompt in dict.fromkeys(said) for remark in session.model.remarks(prompt)):
-        warn(remark)
-    for cue in run.cues:
-        if 0 < run.frames <= cue.at:
-            warn(_unseen(run.frames, cue.prompt, cue.at))
-
-
-def _unseen(frames: int, prompt: str, at: int) -> str:
-    return f"the video ends at frame {frames}, before {prompt!r} at frame {at} is seen"
-
-
-def machine(device: str) -> dict[str, str | int]:
-    """What the pixels may depend on besides the settings."""
-    cuda = device.startswith("cuda")
-    name = torch.cuda.get_device_name(device) if cuda else torch.backends.cpu.get_cpu_capability()
-    return {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "device": name,
-        "threads": torch.get_num_threads(),
-    }
