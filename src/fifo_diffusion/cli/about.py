@@ -1,0 +1,75 @@
+"""`fifo info`, `fifo models` and `fifo doctor`: what there is, without making anything."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from fifo_diffusion.cli.app import app
+
+
+@app.command()
+def info(
+    video: Annotated[
+        str, typer.Argument(help="A video, a picture, or a folder of them, that fifo made.", metavar="VIDEO")
+    ],
+) -> None:
+    """Print the prompt, seed and settings that a video was made with, from the video itself or the .json beside it."""
+    from fifo_diffusion.api import told
+
+    out = Console(highlight=False)
+    for name, value in told(video).items():
+        out.print(f"[bold]{name:<16}[/] {escape(str(value))}", soft_wrap=True)
+
+
+@app.command()
+def models() -> None:
+    """List the models, what they need, and the settings they are run with unless you say otherwise."""
+    from fifo_diffusion.config import Run
+    from fifo_diffusion.models import MODELS
+
+    out, default = Console(), Run.model_fields["model"].default
+    for card in MODELS.values():
+        size = f"{card.size[0]}x{card.size[1]} pixels" + (" or any other size" if card.any_size else "")
+        name = f"[bold]{card.name}[/]" + (" (the default)" if card.name == default else "")
+        out.print(f"{name}  {card.summary}", soft_wrap=True)
+        out.print(f"    needs    {card.needs}", soft_wrap=True)
+        larger = "" if card.scale == 1 else f", shown {card.scale} times larger"
+        out.print(f"    video    {size}{larger}, {card.fps:g} frames a second", soft_wrap=True)
+        out.print(f"    clips    {'goes on from them (fifo extend)' if card.encoder else 'cannot go on from them'}")
+        out.print(
+            f"    method   windows of {card.window} frames, partitions {card.partitions}, lookahead {card.lookahead}, "
+            f"eta {card.eta:g}, guidance {card.guidance:g}",
+            soft_wrap=True,
+        )
+        if (need := card.memory) is not None:
+            out.print(
+                f"    memory   {need.least():.1f} GiB on a GPU in half precision with --memory low, "
+                f"{need.most(1):.1f} with high and --batch 1, {2 * need.window:.1f} more for each further window "
+                "(counted, not measured)",
+                soft_wrap=True,
+            )
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, and what is missing for what."""
+    from fifo_diffusion.doctor import examine
+
+    out, ill = Console(), False
+    for finding in examine():
+        ill = ill or finding.state == "missing"
+        colour = {"ok": "green", "note": "yellow", "missing": "red"}[finding.state]
+        out.print(
+            f"[{colour}]{finding.state:>8}[/]  [bold]{escape(finding.what)}[/]: {escape(finding.detail)}",
+            soft_wrap=True,
+        )
+    if ill:
+        out.print("What is marked missing does not work here.", soft_wrap=True)
+        raise typer.Exit(2)
+    out.print(
+        'All that is needed is here: fifo generate "a red balloon drifting right over snowy mountains"', soft_wrap=True
+    )

@@ -1,0 +1,46 @@
+"""The program itself, and how its commands declare their flags."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fifo_diffusion.version import __version__
+
+app = typer.Typer(
+    name="fifo",
+    help="Endless video from a prompt (FIFO-Diffusion, arXiv:2405.11473).\n\n"
+    'Begin with: fifo generate "a red balloon drifting right over snowy mountains"',
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",  # the other modes keep the line ends of a docstring
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console(stderr=True, highlight=False)  # stdout belongs to frames
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+def option(says: str, *flags: str, panel: str | None = None) -> Any:
+    """An option that has a default only in words; where it says none, it is the model's (`fifo models`)."""
+    return typer.Option(*flags, help=says, show_default=False, rich_help_panel=panel)
+
+
+OUTPUT = "name.mp4, .webm, .gif or .webp, a folder/ for PNGs, or - for raw RGB on stdout (default: after the prompt)."
+EVERY = "Seconds between checkpoints in VIDEO.run; off for none (default: 30s). mp4, webm and folders only."
+KEEP = "Keep several when the video is finished, to fork from; else only the last, to make it longer."

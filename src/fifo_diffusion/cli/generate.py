@@ -1,0 +1,228 @@
+"""`fifo generate` and `fifo extend`."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import math
+import re
+import sys
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from fifo_diffusion.cli.app import EVERY, KEEP, OUTPUT, app, option
+from fifo_diffusion.cli.running import run_watched, seconds_of, tell
+from fifo_diffusion.errors import BadInput, FifoError
+
+if TYPE_CHECKING:
+    from fifo_diffusion.progress import Progress
+    from fifo_diffusion.session import Session
+    from fifo_diffusion.sidecar import Sidecar
+
+
+_video, _story, _method, _machine, _stopping = (
+    partial(option, panel=name) for name in ("Video", "Story", "Method", "Machine", "Stopping and going on")
+)
+_LOOKAHEAD = "off, last (the paper's lookahead) or middle (keeps each window's middle)."
+
+
+@app.command()
+def generate(
+    prompt: Annotated[
+        str | None, typer.Argument(help="What the video shows.", metavar="PROMPT", show_default=False)
+    ] = None,
+    output: Annotated[str | None, option(OUTPUT, "--output", "-o")] = None,
+    model: Annotated[str | None, option("One of `fifo models` (default: embedded).", "--model", "-m")] = None,
+    weights: Annotated[str | None, option("Hub id, folder or file to load instead of the model's own.")] = None,
+    lora: Annotated[list[str] | None, option("LoRA weights to add, FILE or FILE:scale; may be repeated.")] = None,
+    sidecar: Annotated[
+        Path | None, option("Make the video of this .json again; other flags change it.", "--from")
+    ] = None,
+    clip: Annotated[
+        str | None, option("Go on from this video, picture or folder of pictures (see `fifo extend`).")
+    ] = None,
+    only_new: Annotated[
+        bool, typer.Option("--only-new", help="With a clip: leave its own frames out of the file.", show_default=False)
+    ] = False,
+    preview: Annotated[
+        str | None, option("Picture of the whole queue, rewritten as it moves: name.png or .jpg.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line and no summary.")] = False,
+    frames: Annotated[int | None, _video("How many; 0 goes on until Ctrl-C (default: 10 seconds).")] = None,
+    seconds: Annotated[float | None, _video("How long, instead of --frames.")] = None,
+    seed: Annotated[int | None, _video("The same seed is the same video (default: 0).")] = None,
+    negative_prompt: Annotated[str | None, _video("What it should not show.")] = None,
+    size: Annotated[str | None, _video("WIDTHxHEIGHT in pixels, where the model allows it.")] = None,
+    fps: Annotated[float | None, _video("Frames a second of the file.")] = None,
+    scale: Annotated[int | None, _video("Show each pixel this many times larger.")] = None,
+    crf: Annotated[int | None, _video("Encoder quality of mp4 and webm; lower is better and larger.")] = None,
+    prompts: Annotated[
+        list[str] | None, _story("'120: a blue whale' or '4.5s: ...': from that frame or second on.", "--prompt")
+    ] = None,
+    script: Annotated[Path | None, _story("YAML list of {at, prompt, negative, guidance, blend}.")] = None,
+    blend: Annotated[str | None, _story("Frames (10) or seconds (1s) over which prompts change (default: 0).")] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Take new prompts from stdin, a line each; --frames is then 0.", rich_help_panel="Story"
+        ),
+    ] = False,
+    partitions: Annotated[
+        int | None, _method("Windows the queue is cut into: more is slower and finer.", "--partitions", "-n")
+    ] = None,
+    lookahead: Annotated[str | None, _method(_LOOKAHEAD)] = None,
+    guidance: Annotated[float | None, _method("Guidance scale; 1 is off and twice as fast.")] = None,
+    eta: Annotated[float | None, _method("Fresh noise while denoising, from 0 (none) to 1.")] = None,
+    solver: Annotated[str | None, _method("ddim, or 2m: second order, eta 0 (default: ddim).")] = None,
+    levels: Annotated[str | None, _method("even, or paper: the authors' table (default: even).")] = None,
+    start: Annotated[str | None, _method("clip (a base clip of the model) or noise (default: clip).")] = None,
+    device: Annotated[str | None, _machine("auto, cpu, cuda, cuda:1, mps (default: auto).")] = None,
+    dtype: Annotated[str | None, _machine("auto, float32, bfloat16, float16 (default: auto).")] = None,
+    batch: Annotated[int | None, _machine("Most windows computed at once (twice that with guidance).")] = None,
+    memory: Annotated[str | None, _machine("auto, low (for a small GPU; slower) or high (default: auto).")] = None,
+    checkpoint_every: Annotated[str, _stopping(EVERY)] = "30s",
+    keep_checkpoints: Annotated[bool, _stopping(KEEP, "--keep-checkpoints")] = False,
+) -> None:
+    """Make a video from a prompt, of any length, in constant memory.
+
+    fifo generate "a red balloon drifting right over snowy mountains" -o balloon.mp4
+
+    A file of that name is replaced once the new one is whole.  Ctrl-C finishes the file; `fifo resume balloon.mp4` goes
+    on with it, after a crash or a kill too.
+
+    Settings without a default here are the model's own; `fifo models` lists them.
+    """
+    from fifo_diffusion.sidecar import again, read
+
+    said: dict[str, Any] = {
+        "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "weights": weights, "frames": frames,
+        "seed": seed, "size": None if size is None else _size(size), "fps": fps, "partitions": partitions,
+        "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
+        "device": device, "dtype": dtype, "batch": batch, "memory": memory, "lora": lora or None, "clip": clip,
+    }  # fmt: skip
+    said = {name: value for name, value in said.items() if value is not None}
+    if seconds is not None and frames is not None:
+        raise BadInput(f"both --frames {frames} and --seconds {seconds:g} were given; give one of them")
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise BadInput(f"--seconds is {seconds:g}; it must be above 0 (for a video without end say --frames 0)")
+    before = None if sidecar is None else read(sidecar)
+    if before is not None:
+        said = again(before, said)
+        scale = before.scale if scale is None else scale
+        only_new = only_new or (before.run.clip is not None and before.clip_frames == 0)
+        if crf is None and Path(output or ".mp4").suffix in (".mp4", ".webm"):
+            crf = before.crf
+    from fifo_diffusion import script as scripts
+    from fifo_diffusion.config import Run
+    from fifo_diffusion.models import card
+
+    pace = Run.of({"prompt": "-", "fps": said.get("fps")}).fps or card(said.get("model", "embedded")).fps
+    over = 0 if blend is None else scripts.frames(blend, pace)
+    if prompts and script is not None:
+        raise BadInput("both --prompt and --script were given; put all prompts into the script, or none")
+    if blend is not None and not (prompts or script or live):
+        raise BadInput(f"--blend {blend} has no prompts to go between; give --prompt, --script or --live with it")
+    if prompts or script is not None:
+        cues = scripts.read(script, pace, over) if script is not None else scripts.spoken(prompts or [], pace, over)
+        first = said.get("prompt") if prompt is not None or cues[0].at > 0 else None  # or the one of --from
+        said |= scripts.table(cues, first)
+    if "prompt" not in said:
+        raise BadInput("no prompt was given; say what the video shows in quotes, or give --script or --from")
+    if seconds is not None:
+        said["frames"] = max(1, round(seconds * pace))
+    elif live and frames is None:
+        said["frames"] = 0
+    run = Run.of(said)
+    if only_new and run.clip is None:
+        raise BadInput("--only-new was given without a clip, so all frames are new; leave it out")
+    output = output or _free_name(run.prompt if clip is None else f"{Path(clip).stem} extended")
+
+    from fifo_diffusion import api
+
+    if live and sys.stdin is None:
+        raise BadInput("--live reads prompts from stdin, which is closed; leave stdin open or leave --live out")
+    typing = live and sys.stdin.isatty()
+    every = seconds_of(checkpoint_every)
+
+    def make(progress: Progress) -> Sidecar:
+        if typing:
+            progress.note("type a prompt and press Enter to change what the video shows; Ctrl-C ends it")
+        return api.make(
+            run, output, scale=scale, crf=crf, only_new=only_new, preview=preview,
+            checkpoint_every=every, keep_checkpoints=keep_checkpoints, watch=progress, warn=progress.warn,
+            tell=progress.tell, ready=partial(_hear, progress=progress, blend=over) if live else None,
+        )  # fmt: skip
+
+    # A line that redraws itself would take what is typed with it.
+    made = run_watched(quiet or typing, output, make)
+    if not quiet:
+        tell(made, output, before)
+
+
+def extend(**said: Any) -> None:
+    """Go on from a video, a picture (.png, .jpg, .webp) or a folder of pictures.
+
+    fifo extend clip.mp4 "a red balloon drifting right over snowy mountains" -o longer.mp4
+
+    The file holds the clip, cropped and resampled to what the model knows, and then --frames new ones; --only-new
+    leaves the clip out.  Say what the clip shows, or what is to come of it.  All else is as in `fifo generate`.
+    """
+    generate(**said)
+
+
+def _of_extend() -> inspect.Signature:
+    """The flags of `generate`, with the clip as the first argument."""
+    flags = dict(inspect.signature(generate, eval_str=True).parameters)
+    named = typer.Argument(help="Video, picture or folder of pictures to go on from.", metavar="CLIP")
+    first = inspect.Parameter("clip", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[str, named])
+    rest = (flag for name, flag in flags.items() if name not in ("clip", "sidecar", "start"))
+    return inspect.Signature([first, *rest])
+
+
+extend.__signature__ = _of_extend()  # type: ignore[attr-defined]
+app.command()(extend)
+
+
+def _hear(session: Session, progress: Progress, blend: int) -> None:
+    """Say each line of stdin to the session, from a thread of its own that ends with stdin or with the program."""
+    prompts = session.prompts  # made here, so that both threads have the same
+
+    def listen() -> None:
+        with io.FileIO(0, closefd=False) as lines:  # a reader with a lock of its own could not be left behind at exit
+            for line in lines:
+                text = line.decode(errors="replace").strip()
+                try:
+                    if text:
+                        _reached(text, prompts.say(text, blend=blend), session.run.frames, progress)
+                        for remark in session.model.remarks(text):
+                            progress.warn(remark)
+                except (FifoError, RuntimeError) as error:  # such as a device without room for the encoder
+                    progress.note(f"[bold red]error:[/] {escape(str(error))}")
+
+    Thread(target=listen, name="prompts", daemon=True).start()
+
+
+def _reached(prompt: str, frame: int, frames: int, progress: Progress) -> None:
+    seconds = progress.seconds_until(frame)
+    when = "" if seconds is None else f" (in about {max(seconds, 0):.0f} s)"
+    late = f", after the last one, {frames - 1}" if 0 < frames <= frame else ""
+    progress.note(f"[green]{escape(prompt)}[/] reaches the screen at frame {frame}{when}{late}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise BadInput(f"--size is {text!r}; give WIDTHxHEIGHT in pixels, such as 64x64")
+    return int(match[1]), int(match[2])
+
+
+def _free_name(prompt: str) -> str:
+    """A file name from the prompt that nothing has yet."""
+    stem = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].rstrip("-") or "video"
+    names = (f"{stem}{'' if i == 1 else f'-{i}'}.mp4" for i in range(1, 10_000))
+    return next(name for name in names if not Path(name).exists())

@@ -1,0 +1,77 @@
+"""`fifo resume`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from fifo_diffusion.cli.app import EVERY, KEEP, app, option
+from fifo_diffusion.cli.running import run_watched, seconds_of, tell
+from fifo_diffusion.errors import BadInput
+
+
+@app.command()
+def resume(
+    video: Annotated[
+        str,
+        typer.Argument(
+            help="The video, the .partial file that a kill left of it, or the .run folder beside it.", metavar="VIDEO"
+        ),
+    ],
+    frames: Annotated[
+        str | None, option("How many in all, or +500: so many more than there are. 0 goes on until Ctrl-C.")
+    ] = None,
+    seconds: Annotated[str | None, option("The same in seconds: 60, or +10.")] = None,
+    prompt: Annotated[str | None, option("What is heard by the frames that are not in the queue yet.")] = None,
+    output: Annotated[
+        str | None,
+        option("Make another video, that begins like this one; this one is left as it is.", "--output", "-o"),
+    ] = None,
+    at_frame: Annotated[
+        int | None,
+        option("The other video begins at the latest checkpoint that is not after this frame."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line and no summary.")] = False,
+    checkpoint_every: Annotated[str, option(EVERY, "--checkpoint-every")] = "30s",
+    keep_checkpoints: Annotated[bool, option(KEEP, "--keep-checkpoints")] = False,
+) -> None:
+    """Go on with a video that was stopped or killed, make a finished one longer, or fork one.
+
+    After Ctrl-C, a kill, a full disk or a reboot:  fifo resume a.mp4
+
+    A finished video, 500 frames longer:  fifo resume a.mp4 --frames +500
+
+    Another that begins like it:  fifo resume a.mp4 --at-frame 300 -o b.mp4 --prompt "a blue whale"
+
+    On the same machine a video comes out as if it had never been stopped, bit for bit. What is needed for that is in
+    a.mp4.run: move it along with the video, or delete it when the video shall not go on.
+    """
+    from fifo_diffusion import api
+
+    if prompt is not None and re.match(r"\d+(\.\d+)?s?:", prompt):
+        raise BadInput(
+            f"--prompt is {prompt!r}, with a time; here it is for all frames not in the queue yet, so leave it out"
+        )
+    every = seconds_of(checkpoint_every)
+    name = output or video
+    made = run_watched(
+        quiet,
+        name,
+        lambda progress: api.carry_on(
+            video,
+            frames=frames,
+            seconds=seconds,
+            prompt=prompt,
+            at_frame=at_frame,
+            output=output,
+            checkpoint_every=every,
+            keep_checkpoints=keep_checkpoints,
+            watch=progress,
+            warn=progress.warn,
+        ),
+    )
+    if not quiet:
+        there = api.left(name)
+        tell(made, name if there is None else str(there[0]), None)

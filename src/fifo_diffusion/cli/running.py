@@ -1,0 +1,91 @@
+"""A video in the making, as the commands show it: a live line, how to go on with what was stopped, a summary."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from fifo_diffusion.cli.app import console
+from fifo_diffusion.errors import BadInput, OutputError
+
+if TYPE_CHECKING:
+    from fifo_diffusion.checkpoint import Description
+    from fifo_diffusion.progress import Progress
+    from fifo_diffusion.sidecar import Sidecar
+
+
+def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> Sidecar:
+    """Make a video with a live line; when it is stopped, or cannot be written, say how to go on."""
+    from fifo_diffusion.api import left
+    from fifo_diffusion.progress import Progress
+
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a service manager's SIGTERM is an interrupt like any other
+        signal.signal(stop, _stop)
+    progress = Progress(console, quiet)
+    try:
+        with progress:
+            return make(progress)
+    except KeyboardInterrupt:
+        there = left(name)
+        if there is not None:
+            name, whole = str(there[0]), there[1].whole
+        else:
+            whole = progress.frames
+        kept = f"{name} is whole and holds {whole} frames" if whole else "no frame was made"
+        console.print(f"stopped; {escape(kept + _go_on(there))}", soft_wrap=True)
+        raise
+    except OutputError as error:
+        raise OutputError(f"{error}{_go_on(left(name))}") from error
+
+
+def _go_on(there: tuple[Path, Description] | None) -> str:
+    return "" if there is None else f"; go on with: fifo resume {shlex.quote(str(there[0]))}"
+
+
+def _stop(number: int, frame: object) -> None:
+    """The first signal ends the run; from then on the file is being finished and must not be disturbed."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def tell(made: Sidecar, output: str, before: Sidecar | None) -> None:
+    from fifo_diffusion.sidecar import path_beside
+
+    frames = f"{made.frames_written} frames"
+    if made.run.clip is not None:
+        frames = f"{made.frames_written} new frames" + (f" after the clip's {n}" if (n := made.clip_frames) else "")
+    console.print(
+        f"[bold]{escape(output)}[/]  {frames} in {made.wall_seconds:.1f} s with loading and start, "
+        f"peak memory {made.peak_memory_mb} MB",
+        soft_wrap=True,
+    )
+    spent = max(sum(made.seconds.values()), 1e-9)
+    shares = ", ".join(f"{part} {value / spent:.0%}" for part, value in made.seconds.items())
+    beside = path_beside(output)
+    settings = "" if beside is None else f"; settings in {escape(str(beside))}"
+    console.print(f"[dim]time in {shares}{settings}[/]", soft_wrap=True)
+    if before is None or before.run.model_copy(update={"frames": before.frames_written}) != made.run:
+        return
+    if before.frames_sha256 == made.frames_sha256:
+        console.print("[green]identical to the first, bit for bit[/]")
+        return
+    then, now = ({**m.machine, "weights": m.weights, "version": m.fifo_diffusion} for m in (before, made))
+    other = ", ".join(f"{name} was {then.get(name)}, is {now[name]}" for name in now if then.get(name) != now[name])
+    console.print(
+        f"[yellow]not bit-identical to the first: {escape(other or 'on the same machine')}[/]", soft_wrap=True
+    )
+
+
+def seconds_of(text: str) -> float:
+    """Seconds; 0 for none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|)", text)
+    if match is None and text != "off":
+        raise BadInput(f"--checkpoint-every is {text!r}; give seconds, such as 30s, minutes, such as 5m, or off")
+    return 0 if match is None else float(match[1]) * (60 if match[2] == "m" else 1)
