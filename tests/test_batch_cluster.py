@@ -1,0 +1,66 @@
+"""A batch on a real Ray cluster of two nodes that is stopped, and goes on until one of the nodes is killed."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fifo_diffusion.sinks import read_frames
+from test_batch import COMMAND, LONG_ENOUGH, await_checkpoints, quiet, results, write
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
+
+STORE = 80 * 2**20  # bytes; the least that Ray takes is 75 MB
+QUICK = {  # to see that a node is dead
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_failure_threshold": 4,
+}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A head without CPUs, which no job comes to, for the driver."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False, "_system_config": QUICK}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    yield made
+    made.shutdown()
+
+
+def start(cluster: Any, folder: Path) -> subprocess.Popen[bytes]:
+    said = ["jobs.jsonl", "--out", "out", "--ray", cluster.address, "--checkpoint-every", "0.1s"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*COMMAND, *said], cwd=folder, env=environment, stderr=subprocess.PIPE)
+
+
+def test_a_batch_survives_a_stop_and_the_death_of_a_node(cluster: Any, tmp_path: Path) -> None:
+    lost, _ = (cluster.add_node(num_cpus=1, object_store_memory=STORE) for _ in range(2))
+    jobs = write(tmp_path, frames=1500, count=3)
+    driver = start(cluster, tmp_path)
+    await_checkpoints(driver, tmp_path / "out", 2)
+    driver.send_signal(signal.SIGINT)
+    said = driver.communicate(timeout=LONG_ENOUGH)[1].decode()
+    assert driver.returncode == 130, said
+    stopped = [line for line in results(tmp_path) if line["state"] == "stopped"]
+    assert len(stopped) >= 2
+    for line in stopped:
+        assert 0 < line["frames"] == len(list(read_frames(tmp_path / "out" / line["name"]))) < 1500
+
+    driver = start(cluster, tmp_path)
+    await_checkpoints(driver, tmp_path / "out", 2, beyond=min(line["frames"] for line in stopped))
+    cluster.remove_node(lost, allow_graceful=False)
+    said = driver.communicate(timeout=LONG_ENOUGH)[1].decode()
+    assert driver.returncode == 0, said
+    lines = {line["name"]: line for line in results(tmp_path)}
+    assert max(line["tries"] for line in lines.values()) == 2, said
+    for job in jobs:
+        assert lines[job["output"]]["state"] == "done"
+        assert lines[job["output"]]["sha256"] == quiet(json.dumps(job))
