@@ -140,7 +140,7 @@ def test_a_job_that_fails_leaves_the_others_be(tmp_path: Path) -> None:
     def drive() -> dict[str, dict[str, Any]]:
         listed, told = read(tmp_path / "jobs.jsonl"), Console(file=StringIO())
         with opened(tmp_path / "jobs.jsonl", listed, out) as (kept, left), closing(Local(1)) as pool:
-            Driver(listed, left, out, pool, kept, Table(told, listed, left, True), 0.1, 1, 1, kill).run()
+            Driver(listed, left, out, pool, kept, Table(told, listed, kept.lines, left, True), 0.1, 1, 1, kill).run()
         return {line["name"]: line for line in results(tmp_path)}
 
     killed: list[int] = []

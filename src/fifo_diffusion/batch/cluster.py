@@ -7,12 +7,15 @@ What a task says travels over an actor beside the driver, the board; so does the
 from __future__ import annotations
 
 import logging
+import os
 import platform
+import re
 import secrets
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 
 from fifo_diffusion.batch.jobs import Job
@@ -21,6 +24,7 @@ from fifo_diffusion.batch.results import Result
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.version import __version__
 
+ANSWER = 10.0  # seconds for the cluster to answer
 LOOK = 120.0  # seconds for a node to say whether it sees the folder
 
 
@@ -113,9 +117,15 @@ def _connect(address: str) -> None:
         import ray
     except ImportError:
         raise BadInput("--ray needs Ray, which is not installed; install it with: pip install '.[cluster]'") from None
+    where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    match = re.fullmatch(r"([^/]+):(\d+)", where)
+    if where != "auto" and match is None:
+        raise BadInput(f"--ray is {where!r}; give HOST:PORT as `ray start --head` says it, or auto")
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
+        if match is not None:
+            create_connection((match[1], int(match[2])), ANSWER).close()  # Ray itself would try for many minutes
+        ray.init(where, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadInput(
             f"there is no Ray cluster at {address} that this machine has joined ({why}); start one with `ray start "
@@ -177,8 +187,6 @@ def _check_seen(token: Path, nodes: Iterable[dict[str, Any]]) -> None:
 
 def _look(token: str) -> tuple[bool, str]:
     """On a node: whether it sees the batch's folder and may write there, and its version."""
-    import os
-
     return os.path.exists(token) and os.access(Path(token).parent.parent, os.W_OK | os.X_OK), __version__
 
 

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,13 +36,13 @@ def opened(path: Path, jobs: Mapping[int, Job], folder: Path) -> Iterator[tuple[
     with _alone(folder):
         try:
             results = Results(folder)
-            left = _checked(path, jobs, folder, results)
+            yield results, _checked(path, jobs, folder, results)
         except FifoError:
-            if made:
+            if made:  # and nothing was put into it
                 shutil.rmtree(folder / OWN)
-                folder.rmdir()
+                with suppress(OSError):
+                    folder.rmdir()
             raise
-        yield results, left
 
 
 @contextmanager

@@ -44,11 +44,16 @@ class _Row:
 class Table:
     """What the driver hears, as people see it."""
 
-    def __init__(self, console: Console, jobs: Mapping[int, Job], waiting: list[int], quiet: bool) -> None:
-        """Jobs that are not waiting are done already."""
+    def __init__(
+        self, console: Console, jobs: Mapping[int, Job], before: Mapping[str, Result], left: list[int], quiet: bool
+    ) -> None:
+        """before: what came of jobs in batches before.  Those that are not left are done."""
         self._console, self._quiet = console, quiet
-        self._rows = {n: _Row(job.output, "waiting" if n in set(waiting) else "done") for n, job in jobs.items()}
-        self._stopping = False
+        self._rows = {number: _Row(job.output) for number, job in jobs.items()}
+        for number in self._rows.keys() - left:
+            row = self._rows[number]
+            row.state, row.frames = "done", before[row.name].frames
+        self._stopping, self._drew = False, 0.0
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def begun(self, number: int, device: str, worker: str) -> None:
@@ -94,7 +99,9 @@ class Table:
         return sum(row.state == state for row in self._rows.values())
 
     def refresh(self) -> None:
-        if self._live.is_started:
+        now = time.monotonic()
+        if self._live.is_started and now - self._drew > 0.1:
+            self._drew = now
             self._live.update(self._drawn(), refresh=True)
 
     def _drawn(self) -> Group:
@@ -123,6 +130,8 @@ class Table:
         return f"{len(self._rows)} jobs: {', '.join(counted)}{pace}{', stopping' if self._stopping else ''}"
 
     def __enter__(self) -> Self:
+        if not self._quiet and (done := self.count("done")):
+            self._console.print(f"{done} of {len(self._rows)} jobs are done already", soft_wrap=True)
         if not self._quiet and self._console.is_terminal:  # a log file would only get pictures of the table
             self._live.start()
         return self

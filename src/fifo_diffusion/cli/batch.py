@@ -73,7 +73,7 @@ def batch(
         pool, each = _pool(ray, folder, [todo[n] for n in left], workers, threads)
         stops = _Stops()
         try:
-            with table.Table(console, todo, left, quiet) as shown:
+            with table.Table(console, todo, results.lines, left, quiet) as shown:
                 driver.Driver(todo, left, folder, pool, results, shown, every, each, tries, stops.stopping).run()
         finally:
             pool.close()
