@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fifo_diffusion import api, checkpoint
+from fifo_diffusion import api, checkpoint, sidecar
 from fifo_diffusion.batch.driver import Driver, opened
 from fifo_diffusion.batch.jobs import Job, read
 from fifo_diffusion.batch.local import Local
@@ -140,7 +140,7 @@ def test_a_job_that_fails_leaves_the_others_be(tmp_path: Path) -> None:
     def drive() -> dict[str, dict[str, Any]]:
         listed, told = read(tmp_path / "jobs.jsonl"), Console(file=StringIO())
         with opened(tmp_path / "jobs.jsonl", listed, out) as (kept, left), closing(Local(1)) as pool:
-            Driver(listed, left, out, pool, kept, Table(told, listed, kept.lines, left, True), 0.1, 1, 1, kill).run()
+            Driver(listed, left, out, pool, kept, Table(told, listed, kept.lines, left, True), 0.1, 3, 1, kill).run()
         return {line["name"]: line for line in results(tmp_path)}
 
     killed: list[int] = []
@@ -148,6 +148,7 @@ def test_a_job_that_fails_leaves_the_others_be(tmp_path: Path) -> None:
     assert lines["1.mp4"]["state"] == "failed"
     assert "its worker was killed by SIGKILL, after it was tried once" in lines["1.mp4"]["error"]
     assert lines["2.mp4"]["state"] == "done"
+    assert sidecar.read(out / "2.mp4.json").machine["threads"] == 3
     api.make(Job.of({**jobs[1], "seed": 9}).run, str(tmp_path / "other.mp4"))
     (tmp_path / "other.mp4").rename(out / "2.mp4")
     lines = drive()

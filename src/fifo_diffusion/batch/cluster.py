@@ -21,7 +21,7 @@ from typing import Any
 from fifo_diffusion.batch.jobs import Job
 from fifo_diffusion.batch.pool import PAUSE, Begun, Ended, Event, Lost, Moved, Task, Warned
 from fifo_diffusion.batch.results import Result
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.version import __version__
 
 ANSWER = 10.0  # seconds for the cluster to answer
@@ -40,12 +40,12 @@ class Cluster:
         _connect(address)
         import torch
 
-        nodes = _nodes()
-        self._gpus = any(node["Resources"].get("GPU") for node in nodes)
+        there = nodes()
+        self._gpus = any(node["Resources"].get("GPU") for node in there)
         for name in {job.device for job in jobs} & {"cuda", "mps"}:
             if name == "mps" or not self._gpus:
                 raise BadInput(f"a job insists on device {name}, and no node of the cluster has one; leave it out")
-        cpus = [int(have) for node in nodes if (have := node["Resources"].get("CPU", 0)) >= 1]
+        cpus = [int(have) for node in there if (have := node["Resources"].get("CPU", 0)) >= 1]
         if not cpus:
             raise BadInput(f"the cluster at {address} has no node with CPUs; start one with `ray start --address`")
         self.threads = threads or min(torch.get_num_threads(), *cpus)
@@ -58,7 +58,7 @@ class Cluster:
         self._under_way: dict[Any, Task] = {}  # by what Ray calls the answer
         self._begun: set[int] = set()
         try:
-            _check_seen(self._token, nodes)
+            check_seen(self._token, there)
             self._board = _beside(_Board)
         except BaseException:
             self.close()
@@ -77,7 +77,13 @@ class Cluster:
 
         answers = list(self._under_way)
         ready, _ = ray.wait(answers, num_returns=len(answers), timeout=seconds) if answers else ([], [])
-        events: list[Event] = ray.get(self._board.take.remote())
+        try:
+            events: list[Event] = ray.get(self._board.take.remote())
+        except ray.exceptions.RayError as error:
+            raise OutputError(
+                f"this machine's part of the Ray cluster was lost ({type(error).__name__}); run the same command again "
+                "when it is back"
+            ) from None
         self._begun |= {event.number for event in events if isinstance(event, Begun)}
         for answer in ready:
             task = self._under_way.pop(answer)
@@ -133,7 +139,8 @@ def _connect(address: str) -> None:
         ) from None
 
 
-def _nodes() -> list[dict[str, Any]]:
+def nodes() -> list[dict[str, Any]]:
+    """Those that are alive, as Ray describes them."""
     import ray
 
     return [node for node in ray.nodes() if node["Alive"]]
@@ -153,7 +160,7 @@ def _beside(kind: type) -> Any:
     return ray.remote(kind).options(num_cpus=0, scheduling_strategy=_on(here)).remote()
 
 
-def _check_seen(token: Path, nodes: Iterable[dict[str, Any]]) -> None:
+def check_seen(token: Path, there: Iterable[dict[str, Any]]) -> None:
     """Raises BadInput for a node that could be given a job and does not see the folder, or has another version."""
     import ray
 
@@ -161,7 +168,7 @@ def _check_seen(token: Path, nodes: Iterable[dict[str, Any]]) -> None:
         ray.remote(_look)
         .options(num_cpus=0, max_retries=0, scheduling_strategy=_on(node["NodeID"]))
         .remote(str(token)): node
-        for node in nodes
+        for node in there
         if node["Resources"].get("CPU", 0) >= 1
     }
     for answer, node in asked.items():

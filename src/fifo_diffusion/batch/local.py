@@ -182,5 +182,5 @@ def _do(task: Task, pipe: Connection, device: str) -> None:
             heard = time.monotonic()
             say(Moved(task.number, stage, done, total))
 
-    say(Begun(task.number, device, platform.node()))
+    say(Begun(task.number, "cpu" if task.job.device == "cpu" else device, platform.node()))
     say(Ended(task.number, work(task, watch, warn)))

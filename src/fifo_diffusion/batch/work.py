@@ -105,8 +105,11 @@ def _make(task: Task, output: Path, watch: Watch, warn: Warn) -> Sidecar:
     if said.partial is None and said.whole == run.frames + said.clip_frames:
         choose(folder, said, None, warn)  # which refuses a video that was changed
         made = _told(output)
-        if made is not None:
-            return made
+        if made is None:
+            raise BadInput(
+                f"{output} is finished, but its .json is gone; put that back, or move both away to begin anew"
+            )
+        return made
     return api.carry_on(str(output), frames=run.frames, **how)
 
 
