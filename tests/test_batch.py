@@ -230,12 +230,13 @@ def test_a_video_that_is_there_is_taken_for_what_it_is_and_no_more(tmp_path: Pat
     (out / "results.jsonl").write_text(line.model_dump_json() + "\n")
     assert left() == []
     assert left(frames=9) == [1]  # it can be made longer
-    for changes, says in [
+    changed: list[tuple[dict[str, Any], str]] = [
         ({"seed": 1}, "the list now says seed 1 in place of 0"),
         ({"frames": 7}, "frames 7 in place of 8"),
         ({"scale": 2}, "scale 2 in place of 1"),
         ({"cues": [{"at": 3, "prompt": "2"}]}, "cues"),
-    ]:
+    ]
+    for changes, says in changed:
         with pytest.raises(BadInput, match=says):
             left(**changes)
     with open(out / "a.mp4", "ab") as file:
