@@ -1,6 +1,7 @@
 """The floors of the house: an import may only go down.  The syntax trees say who knows whom.
 
-    5  cli  server  making
+    6  cli  server
+    5  making  batch
     4  session  evaluate  training  progress  doctor  runs
     3  models  decode  sinks  prompts  guidance  execute  ranks  together  sources  preview  checkpoint
     2  engine  baseclip  sidecar  script
@@ -8,7 +9,7 @@
     0  protocols  errors  version  digest  whole  trail  interrupt
 
 `__init__`, `__main__` and `api` are the door: they may know every room.  A room is a module or a package;
-what is inside one package is its own affair.  The command line and the server may also know `api`.
+what is inside one package is its own affair.  The command line, the server and a batch's workers may also know `api`.
 """
 
 import ast
@@ -43,11 +44,13 @@ FLOORS = [
         "checkpoint",
     },
     {"session", "evaluate", "training", "progress", "doctor", "runs"},
-    {"cli", "server", "making"},
+    {"making", "batch"},
+    {"cli", "server"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 DOOR = {"__init__", "__main__", "api"}
-ALSO = {("models", "decode"), ("cli", "api"), ("server", "api")}  # a model may use decode's helpers
+# A model may use decode's helpers; a batch's workers do what the command line does.
+ALSO = {("models", "decode"), ("cli", "api"), ("server", "api"), ("batch", "api")}
 HEAVY = {"diffusers", "transformers"}
 MAY_BE_HEAVY = {"models", "training", "evaluate"}
 LIGHT = {"models/__init__.py", "models/base.py", "models/files.py"}  # the other modules of these are loaded when used
