@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from itertools import chain
@@ -141,7 +142,7 @@ class Session:
         run = self.run
         self.watch("loading", 0, 1)
         model = models.load(run.model, torch.device(run.device), getattr(torch, run.dtype), run.weights)
-        model.fps = run.fps
+        model.fps, model.size = run.fps, run.size
         for given in run.lora:
             model.add_lora(*find_lora(given))
         if run.memory == "low":
@@ -230,17 +231,21 @@ class Session:
             self.watch("base clip", done, engine.schedule.levels)
         return engine.warm_start(clip)
 
-    def latents(self, state: State) -> Iterator[Tensor]:
-        """Chunks (1, C, k, H, W) without end; the run-in is made and left out, and told to `watch`."""
-        self.prompts.begin(self.engine.entered(state))  # at once, not with the first chunk
-        return self._latents(state)
+    def latents(self, state: State, known: Sequence[Tensor] = (), memory: int = 0) -> Iterator[Tensor]:
+        """Chunks (1, C, k, H, W) without end; the run-in is made and left out, and told to `watch`.
 
-    def _latents(self, state: State) -> Iterator[Tensor]:
+        known: those that the decoder sees before, one by one; memory: how many it remembers.
+        """
+        self.prompts.begin(self.engine.entered(state))  # at once, not with the first chunk
+        return self._latents(state, deque(known, memory))
+
+    def _latents(self, state: State, seen: deque[Tensor]) -> Iterator[Tensor]:
         hidden, each = self.engine.hidden(state), self.engine.plan.frames_per_level
-        self.trail.passes(max(state.iteration, 0) * each, state)
+        self.trail.passes(max(state.iteration, 0) * each, _remembered(state, seen))
         iterations = self.engine.iterations(state, self._look)
         for done, (frames, after) in enumerate(self.meter.each("iteration", iterations), 1):
-            self.trail.passes(max(after.iteration, 0) * each, after)
+            seen.extend(torch.split(frames, 1, dim=2) if frames.shape[2] else ())
+            self.trail.passes(max(after.iteration, 0) * each, _remembered(after, seen))
             if frames.shape[2]:
                 yield frames
             else:
@@ -278,9 +283,11 @@ class Session:
         if start.given is not None:
             # A decoder that remembers must have seen the clip; what it makes of that is not shown again.
             skip, known = skip + models.card(self.run.model).frames, torch.split(start.given, 1, dim=2)
+        elif start.seen is not None:  # likewise; and of the latent after these the trail counts the last frame alone
+            skip, known = skip + start.seen.shape[2] * per_latent, torch.split(start.seen, 1, dim=2)
         lead = 0 if self.run.clip is None else models.card(self.run.model).window
         self.trail.begin(decoder.period, per_latent, made, lead)
-        pixels = decoder(chain(known, self.latents(start)))
+        pixels = decoder(chain(known, self.latents(start, known, decoder.memory)))
         if self.group is not None:
             self.group.share((self.described(), {name: t.cpu() for name, t in start.tensors().items()}))
         try:
@@ -319,6 +326,11 @@ class _Leading:
             answers = self.execute(calls)
             self.group.awaited = False
             return answers
+
+
+def _remembered(state: State, seen: Sequence[Tensor]) -> State:
+    """The state with the latents that a decoder begun there must see first; a clip that is given stands for itself."""
+    return replace(state, seen=torch.cat(tuple(seen), dim=2)) if seen and state.given is None else state
 
 
 def _other_seed(seed: int) -> int:

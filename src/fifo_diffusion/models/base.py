@@ -25,6 +25,9 @@ class Model(ABC):
     dtype: torch.dtype
     per_frame_text: bool = False  # whether the denoiser takes what `embed` gives with a frame axis, (B, F, ...)
     fps: float = 8.0  # what a network that listens to a frame rate is told; a session says its video's
+    size: tuple[int, int] | None = (
+        None  # width, height in pixels of what is made, for a schedule that goes by it; likewise
+    )
 
     @abstractmethod
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
