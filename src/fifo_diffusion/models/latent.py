@@ -22,7 +22,7 @@ from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.files import SINGLE, component, fingerprint
 from fifo_diffusion.models.lora import add_lora
 from fifo_diffusion.models.text import Reader
-from fifo_diffusion.protocols import Cond, Denoiser
+from fifo_diffusion.protocols import Cond, Decoder, Denoiser
 from fifo_diffusion.schedule import (
     NoiseSchedule,
     Predicts,
@@ -91,7 +91,7 @@ class LatentModel(Model):
     @abstractmethod
     def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor: ...
 
-    def decoder(self) -> PerFrame:
+    def decoder(self) -> Decoder:
         return PerFrame(self._decode)
 
     def _decode(self, z: Tensor) -> Tensor:

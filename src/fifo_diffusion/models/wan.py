@@ -25,7 +25,7 @@ from torch import Tensor
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.models.files import component, locate
 from fifo_diffusion.models.latent import FOLDER, LatentModel
-from fifo_diffusion.models.text import umt5_reader
+from fifo_diffusion.models.text import Reader, umt5_reader
 from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import NoiseSchedule, rectified_flow
 
@@ -42,9 +42,17 @@ _BETWEEN = 640_000  # pixels: 832x480 are 399,360, 1280x720 are 921,600
 class Wan(LatentModel):
     """A WanTransformer3DModel and its AutoencoderKLWan.  shift: of the folder's scheduler."""
 
-    def __init__(self, network: Any, autoencoder: Any, shift: float, *others: Any, source: Path) -> None:
-        """others: reader, device, dtype."""
-        super().__init__(network, autoencoder, None, *others, source=source)
+    def __init__(
+        self,
+        network: Any,
+        autoencoder: Any,
+        shift: float,
+        reader: Reader,
+        device: torch.device,
+        dtype: torch.dtype,
+        source: Path,
+    ) -> None:
+        super().__init__(network, autoencoder, None, reader, device, dtype, source)
         self.shift = shift
 
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
@@ -67,7 +75,7 @@ class Wan(LatentModel):
         text, own = self.reader(prompts)
         return {"text": text.where(own[..., None], 0).to(self.device)}
 
-    def decoder(self) -> Streamed:  # type: ignore[override]
+    def decoder(self) -> Streamed:
         return Streamed(self.autoencoder)
 
     @torch.no_grad()
@@ -120,7 +128,8 @@ def _block(block: Any, x: Tensor, shifts: Tensor, text: Tensor, turns: Any, per_
     asking = block.norm2(x.float()).type_as(x)
     x = x + block.attn2(asking.flatten(0, 1) if per_frame else asking.flatten(1, 2), text, None, None).view_as(x)
     told = (block.norm3(x.float()) * (1 + scale_ff) + shift_ff).type_as(x)
-    return (x.float() + block.ffn(told).float() * gate_ff).type_as(x)
+    answer: Tensor = (x.float() + block.ffn(told).float() * gate_ff).type_as(x)
+    return answer
 
 
 @dataclass(frozen=True)
@@ -190,7 +199,7 @@ def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Wan:
     autoencoder = component(AutoencoderKLWan, folder / "vae", torch.float32).to(device)  # as its authors run it
     _check(network, autoencoder, folder)
     shift = _shift(folder / "scheduler" / "scheduler_config.json")
-    return Wan(network, autoencoder, shift, umt5_reader(folder, device, dtype, TOKENS), device, dtype, source=folder)
+    return Wan(network, autoencoder, shift, umt5_reader(folder, device, dtype, TOKENS), device, dtype, folder)
 
 
 def _check(network: Any, autoencoder: Any, folder: Path) -> None:
