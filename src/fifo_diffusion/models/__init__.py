@@ -61,6 +61,7 @@ class Card:
     guidance: float
     scale: int = 1  # each pixel shown as scale x scale
     memory: Need | None = None  # None: little
+    splits: tuple[int, ...] = (1,)  # over how many ranks its network can be split
     lora: bool = False  # whether it takes LoRA weights
 
     def check_weights(self, weights: str | None) -> None:
@@ -358,6 +359,7 @@ MODELS: Mapping[str, Card] = {
             eta=0.0,
             guidance=5.0,
             memory=Need(stays=3.12, text=10.58, window=1.77, decode=7.27),
+            splits=(1, 2, 4),  # 12 heads, 8,960 wide
             lora=True,
         ),
         Card(
@@ -379,6 +381,7 @@ MODELS: Mapping[str, Card] = {
             eta=0.0,
             guidance=5.0,
             memory=Need(stays=27.14, text=10.58, window=3.9, decode=7.27),
+            splits=(1, 2, 4, 8),  # 40 heads, 13,824 wide
             lora=True,
         ),
     )

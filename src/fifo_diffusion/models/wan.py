@@ -25,6 +25,7 @@ from torch import Tensor
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.models.files import component, locate
 from fifo_diffusion.models.latent import FOLDER, LatentModel
+from fifo_diffusion.models.split import Part, split_attention, split_feed_forward
 from fifo_diffusion.models.text import Reader, umt5_reader
 from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import NoiseSchedule, rectified_flow
@@ -74,6 +75,12 @@ class Wan(LatentModel):
         """All tokens of each prompt, and zeros in place of its padding, which the network hears too."""
         text, own = self.reader(prompts)
         return {"text": text.where(own[..., None], 0).to(self.device)}
+
+    def split(self, part: Part, device: torch.device) -> None:
+        split_wan(self.network, part)
+        self.network.to(device)
+        self.autoencoder.to(device)
+        self.device = self.reader.where = device
 
     def decoder(self) -> Streamed:
         return Streamed(self.autoencoder)
@@ -130,6 +137,14 @@ def _block(block: Any, x: Tensor, shifts: Tensor, text: Tensor, turns: Any, per_
     told = (block.norm3(x.float()) * (1 + scale_ff) + shift_ff).type_as(x)
     answer: Tensor = (x.float() + block.ffn(told).float() * gate_ff).type_as(x)
     return answer
+
+
+def split_wan(net: Any, part: Part) -> None:
+    """Keep one part of the blocks of a `WanTransformer3DModel`; what is around them every part has whole."""
+    for block in net.blocks:
+        split_attention(block.attn1, part)
+        split_attention(block.attn2, part)
+        split_feed_forward(block.ffn, part)
 
 
 @dataclass(frozen=True)
