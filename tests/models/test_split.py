@@ -4,6 +4,8 @@ import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from fifo_diffusion.config import Run
 from fifo_diffusion.engine import Engine
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Serial
-from fifo_diffusion.groups import Agreed, check_split, groups
+from fifo_diffusion.groups import Agreed, Groups, check_split, groups
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models import MODELS
 from fifo_diffusion.models.split import Part
@@ -45,7 +47,7 @@ def no_group() -> Any:
     raise AssertionError("nothing travels before the network is asked")
 
 
-def frames(network: Module, deal: Any = lambda alone: alone) -> Tensor:
+def frames(network: Module, deal: Callable[[Executor], Executor] = lambda alone: alone) -> Tensor:
     """Six frames of a queue of eight levels."""
     texts = {"text": noise(1, 7, tiny_wan.WIDTH, seed=1), "negative_text": noise(1, 7, tiny_wan.WIDTH, seed=2)}
 
@@ -65,6 +67,10 @@ def frames(network: Module, deal: Any = lambda alone: alone) -> Tensor:
         return torch.cat([frame for frame, _ in itertools.islice(warm, 6)], dim=2)
 
 
+def dealt(made: Groups, alone: Executor) -> Executor:
+    return Ranks(Agreed(alone, made.within), made.across)
+
+
 def work(rank: int, ranks: int, store: str) -> None:
     """One rank: close to what one makes alone, and the same bits as every other; rank 0 leaves the frames behind."""
     torch.set_num_threads(1)
@@ -72,8 +78,8 @@ def work(rank: int, ranks: int, store: str) -> None:
     alone = frames(tiny_wan.transformer(heads=4))
     for size in {2, ranks}:
         made, network = groups(size), tiny_wan.transformer(heads=4)
-        split_wan(network, Part(rank % size, size, lambda made=made: made.within))
-        got = frames(network, lambda serial, made=made: Ranks(Agreed(serial, made.within), made.across))
+        split_wan(network, Part(rank % size, size, partial(getattr, made, "within")))
+        got = frames(network, partial(dealt, made))
         every = [torch.empty_like(got) for _ in range(ranks)]
         dist.all_gather(every, got)
         assert all(torch.equal(one, got) for one in every)
@@ -103,7 +109,7 @@ def held(network: Module) -> int:
 
 @pytest.mark.parametrize(("options", "whole", "half"), [(SMALL, 5.29, 2.69), (LARGE, 53.23, 27.06)])
 def test_each_rank_holds_its_share_of_the_published_sizes_weights(
-    options: dict[str, Any], whole: float, half: float
+    options: Mapping[str, Any], whole: float, half: float
 ) -> None:
     """GiB in float32; the layers around the blocks are whole on every rank."""
     from diffusers import WanTransformer3DModel

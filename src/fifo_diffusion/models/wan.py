@@ -12,7 +12,7 @@ L text tokens.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -31,11 +31,11 @@ from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import NoiseSchedule, rectified_flow
 
 TOKENS = 512  # what the network was trained on; zeros after a prompt's own
-SMALL = {  # transformer/config.json of Wan-AI/Wan2.1-T2V-1.3B-Diffusers
+SMALL: Mapping[str, Any] = {  # transformer/config.json of Wan-AI/Wan2.1-T2V-1.3B-Diffusers
     "num_attention_heads": 12, "attention_head_dim": 128, "ffn_dim": 8960, "num_layers": 30, "text_dim": 4096,
     "in_channels": 16, "out_channels": 16, "patch_size": (1, 2, 2), "freq_dim": 256,
 }  # fmt: skip
-LARGE = {**SMALL, "num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40}  # -14B-
+LARGE: Mapping[str, Any] = {**SMALL, "num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40}  # -14B-
 SHIFT, SHIFT_720P = 3.0, 5.0  # how far the levels lean towards noise, as the authors advise at 480p and at 720p
 _BETWEEN = 640_000  # pixels: 832x480 are 399,360, 1280x720 are 921,600
 
