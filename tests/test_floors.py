@@ -3,7 +3,7 @@
     6  cli  server
     5  making  batch
     4  session  evaluate  training  progress  doctor  runs
-    3  models  decode  sinks  prompts  guidance  execute  ranks  together  sources  preview  checkpoint
+    3  models  decode  sinks  prompts  guidance  execute  ranks  groups  together  sources  preview  checkpoint
     2  engine  baseclip  sidecar  script
     1  schedule  windows  noise  config  world  devices  meter
     0  protocols  errors  version  digest  whole  trail  interrupt
@@ -38,6 +38,7 @@ FLOORS = [
         "guidance",
         "execute",
         "ranks",
+        "groups",
         "together",
         "sources",
         "preview",
