@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput, ModelError
-from fifo_diffusion.protocols import Cond, Decoder, Denoiser
+from fifo_diffusion.protocols import Cond, Decoder, Denoiser, Temporal
 from fifo_diffusion.schedule import NoiseSchedule
 
 
@@ -55,6 +55,10 @@ class Model(ABC):
     def add_lora(self, file: Path, scale: float) -> None:
         """Add a LoRA file to the network.  Raises ModelError for one that does not fit; only where the card says so."""
         raise ModelError(f"this model takes no LoRA weights, so {file} cannot be used")
+
+    def attend_over(self, temporal: Temporal) -> None:
+        """From now on attend along frames by this rule.  Raises BadInput for a model without that seam."""
+        raise BadInput("this model's attention along frames cannot be windowed; use one whose can, such as embedded")
 
     def save_memory(self) -> None:
         """From now on use less memory on the device, however slow; a model that has nothing to save does nothing."""
