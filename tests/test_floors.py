@@ -2,7 +2,7 @@
 
     5  cli  server  making
     4  session  evaluate  training  progress  doctor  runs
-    3  models  decode  sinks  prompts  guidance  execute  ranks  together  sources  preview  checkpoint
+    3  models  methods  decode  sinks  prompts  guidance  execute  ranks  together  sources  preview  checkpoint
     2  engine  baseclip  sidecar  script
     1  schedule  windows  noise  config  world  devices  meter
     0  protocols  errors  version  digest  whole  trail  interrupt
@@ -31,6 +31,7 @@ FLOORS = [
     {"engine", "baseclip", "sidecar", "script"},
     {
         "models",
+        "methods",
         "decode",
         "sinks",
         "prompts",
@@ -47,7 +48,13 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 DOOR = {"__init__", "__main__", "api"}
-ALSO = {("models", "decode"), ("cli", "api"), ("server", "api")}  # a model may use decode's helpers
+ALSO = {
+    ("models", "decode"),
+    ("models", "methods"),
+    ("methods", "models"),
+    ("cli", "api"),
+    ("server", "api"),
+}  # a model may use decode's helpers
 HEAVY = {"diffusers", "transformers"}
 MAY_BE_HEAVY = {"models", "training", "evaluate"}
 LIGHT = {"models/__init__.py", "models/base.py", "models/files.py"}  # the other modules of these are loaded when used
