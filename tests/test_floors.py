@@ -48,13 +48,8 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 DOOR = {"__init__", "__main__", "api"}
-ALSO = {
-    ("models", "decode"),
-    ("models", "methods"),
-    ("methods", "models"),
-    ("cli", "api"),
-    ("server", "api"),
-}  # a model may use decode's helpers
+# A model may use decode's helpers, and a method asks a model's card what it can do.
+ALSO = {("models", "decode"), ("methods", "models"), ("cli", "api"), ("server", "api")}
 HEAVY = {"diffusers", "transformers"}
 MAY_BE_HEAVY = {"models", "training", "evaluate"}
 LIGHT = {"models/__init__.py", "models/base.py", "models/files.py"}  # the other modules of these are loaded when used

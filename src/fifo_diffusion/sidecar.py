@@ -69,7 +69,7 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
     if "clip" in said:
         settings.pop("clip_sha256", None)
     method = said.get("method", before.run.method)
-    useless = OF_OTHERS if method == "fifo" else OF_FIFO  # the same as none said
+    useless: tuple[str, ...] = OF_OTHERS if method == "fifo" else OF_FIFO
     if method != before.run.method:
         useless = (*OF_OTHERS, *OF_FIFO, "eta", "batch")
     settings = {name: value for name, value in settings.items() if name not in useless}

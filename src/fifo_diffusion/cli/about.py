@@ -29,7 +29,7 @@ def info(
 def models() -> None:
     """List the models, what they need, and the settings they are run with unless you say otherwise."""
     from fifo_diffusion.config import Run
-    from fifo_diffusion.methods import METHODS
+    from fifo_diffusion.methods import METHODS, lacks
     from fifo_diffusion.models import MODELS
 
     out, default = Console(), Run.model_fields["model"].default
@@ -46,7 +46,7 @@ def models() -> None:
             f"eta {card.eta:g}, guidance {card.guidance:g}",
             soft_wrap=True,
         )
-        able = ", ".join(["fifo", *(kind.name for kind in METHODS.values() if card.lacks(kind) is None)])
+        able = ", ".join(["fifo", *(kind.name for kind in METHODS.values() if lacks(kind, card) is None)])
         out.print(f"    methods  {able}", soft_wrap=True)
         if (need := card.memory) is not None:
             out.print(

@@ -107,8 +107,8 @@ def generate(
 
     said: dict[str, Any] = {
         "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "weights": weights, "frames": frames,
-        "seed": seed, "size": None if size is None else _size(size), "fps": fps, "method": method, "steps": steps, "stride": stride,
-        "overlap": overlap, "partitions": partitions,
+        "seed": seed, "size": None if size is None else _size(size), "fps": fps,
+        "method": method, "steps": steps, "stride": stride, "overlap": overlap, "partitions": partitions,
         "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
         "device": device, "dtype": dtype, "batch": batch, "memory": memory, "lora": lora or None, "clip": clip,
     }  # fmt: skip

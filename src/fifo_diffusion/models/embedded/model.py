@@ -59,8 +59,8 @@ class Embedded(Model):
     def attend_over(self, temporal: Temporal) -> None:
         """Space is attended to together with time, so a part of the frames is all their tokens."""
         self._along = _Along(temporal)
-        for block in self._video.blocks:
-            block.attention.attend = self._along
+        for attention in self._video.attentions():
+            attention.attend = self._along
 
     def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
         """cond["text"] is (B, D), or (B, F, D) where each frame hears its own; so are its words and their mask."""
@@ -107,7 +107,7 @@ class _Along:
         def attend(part: slice) -> Tensor:
             tokens = slice(part.start * each, part.stop * each)
             mixed = scaled_dot_product_attention(q[:, :, tokens], k[:, :, tokens], v[:, :, tokens])
-            return mixed.transpose(1, 2).unflatten(1, (-1, each))
+            return torch.unflatten(mixed.transpose(1, 2), 1, (-1, each))
 
         return self.temporal(attend, self.frames).flatten(1, 2).transpose(1, 2)
 

@@ -12,7 +12,7 @@ Letters: B streams, C latent channels, F frames, H W latent size, D width, N tok
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,10 @@ class VideoTransformer(nn.Module):
         for layer in (self.modulation, self.leave):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+    def attentions(self) -> Iterator[_Attention]:
+        """Every attention over space and time."""
+        return (module for module in self.modules() if isinstance(module, _Attention))
 
     def forward(self, z: Tensor, t: Tensor, text: Tensor, words: Tensor, heard: Tensor) -> Tensor:
         """z (B, C, F, H, W), t (B, F) timesteps in [0, 1000) -> like z
