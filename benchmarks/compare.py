@@ -1,7 +1,11 @@
 """FIFO and the methods it is compared with: one network, the same prompts and seeds, in one run.
 
+    python benchmarks/compare.py exact
     python benchmarks/compare.py cost [--lengths 64 128 256 512 1024]
     python benchmarks/compare.py quality --folder DIR [--frames 128] [--seeds 5]
+
+exact: the Gaussian video, whose network is perfect (f 16, 64 levels, eta 0 and 1): what the method itself loses of variance
+1 and of correlation .9, .656 and .185 over 1, 4 and 16 frames.
 
 cost: seconds and peak memory against length, each cell a process of its own, at 16 levels (FIFO with one partition)
 and without guidance, which changes how many evaluations there are and not how they grow.  Seconds are of the
@@ -22,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +39,8 @@ from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, LOOK, Judge
 from fifo_diffusion.meter import peak_memory
-from fifo_diffusion.methods import METHODS
+from fifo_diffusion.methods import METHODS, lacks
+from fifo_diffusion.models import card
 from fifo_diffusion.session import Session, resolve
 from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
@@ -93,6 +99,18 @@ def quality(cell: Cell, folder: Path) -> Cell:
             out["histogram"] = histogram(values)
     sheet(video, folder / "sheets" / f"{cell['seed']}-{cell['frames']}-{name_of(cell)}.png")
     return out
+
+
+def exact(name: str, eta: float, frames: int = 96, side: int = 32) -> Row:
+    """Variance and correlations of the exact video, over all frames and pixels."""
+    said = {"prompt": "-", "model": "gauss", "method": name, "size": (side, side), "frames": frames, "eta": eta}
+    session = Session(resolve(Run.of(said)))
+    latents = session.latents(session.start()) if name == "fifo" else session.sampled()
+    video = torch.cat(list(islice(latents, frames)), dim=2)[0, :, :frames].transpose(0, 1).flatten(1)
+    row: dict[str, str | float | int] = {"method": name, "eta": eta, "variance": float(video.square().mean())}
+    for lag in (1, 4, 16):
+        row[f"lag {lag}"] = float((video[:-lag] * video[lag:]).mean() / video.square().mean())
+    return row
 
 
 def name_of(cell: Cell) -> str:
@@ -159,7 +177,7 @@ def motions(cells: list[Cell]) -> Iterator[Mapping[str, str | float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("cost", "quality"))
+    parser.add_argument("what", choices=("exact", "cost", "quality"))
     parser.add_argument("--kept", type=Path, help="default: compare-cost.jsonl, or DIR/compare-quality.jsonl")
     parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
     parser.add_argument("--folder", type=Path, help="quality: where art and judge are, or will be")
@@ -172,7 +190,10 @@ def main() -> None:
     torch.set_num_threads(1)
     if said.what == "quality" and said.folder is None:
         parser.error("quality needs --folder, where the judge is or will be trained")
-    if said.cell is not None:
+    if said.what == "exact":
+        able = [name for name in said.methods if name == "fifo" or lacks(METHODS[name], card("gauss")) is None]
+        show("the exact video", [exact(name, eta) for name in able for eta in (0.0, 1.0)])
+    elif said.cell is not None:
         print(json.dumps(cost(said.cell) if said.what == "cost" else quality(said.cell, said.folder)))
     elif said.what == "cost":
         cells: list[Cell] = [{"method": name, "frames": length} for length in said.lengths for name in said.methods]

@@ -85,11 +85,12 @@ def test_clips_that_do_not_overlap_do_not_know_each_other() -> None:
 
 
 def test_clips_that_overlap_hold_together() -> None:
+    """Not as a true video does (.9): the mean blurs, and replacement is no exact conditioning, as its authors say."""
     together = rows(genlvideo(setting(), 3 * F, stride=F // 4))
     held = rows(itertools.islice(chunked(setting(), overlap=F // 2), 5))
     assert held.shape[0] == F + 4 * F // 2
-    for video in (together, held):
-        assert all(correlation(video, i, i + 1) > 0.6 for i in range(len(video) - 1))
+    for video, least in ((together, 0.6), (held, 0.35)):
+        assert all(correlation(video, i, i + 1) > least for i in range(len(video) - 1))
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])

@@ -247,7 +247,7 @@ class Session:
         width, height = (pixels // card.space for pixels in run.size)
         return torch.zeros(1, model.channels, card.window, height, width, device=model.device)
 
-    def _sampled(self) -> Iterator[Tensor]:
+    def sampled(self) -> Iterator[Tensor]:
         """Chunks (1, C, k, H, W) by another method than FIFO."""
         run, model = self.run, self.model
         card = models.card(run.model)
@@ -311,7 +311,7 @@ class Session:
         if made and made == self.run.frames:
             return
         if self.run.method != "fifo":
-            yield from self._seen(self.model.decoder()(self._sampled()), 0, 0)
+            yield from self._seen(self.model.decoder()(self.sampled()), 0, 0)
             return
         decoder, start = self.model.decoder(), self.start() if place is None else place.state
         per_latent = models.card(self.run.model).frames_per_latent
