@@ -4,7 +4,7 @@
     python benchmarks/compare.py cost [--lengths 64 128 256 512 1024]
     python benchmarks/compare.py quality --folder DIR [--frames 128] [--seeds 5]
 
-exact: the Gaussian video, whose network is perfect (f 16, 64 levels, eta 0 and 1): what the method itself loses of variance
+exact: the Gaussian video, whose network is perfect (f 16, 64 levels): what the method itself loses of variance
 1 and of correlation .9, .656 and .185 over 1, 4 and 16 frames.
 
 cost: seconds and peak memory against length, each cell a process of its own, at 16 levels (FIFO with one partition)
