@@ -17,9 +17,10 @@ from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.methods import METHODS
 from fifo_diffusion.methods.chunked import chunked
+from fifo_diffusion.methods.freelong import SpectralBlend, low_pass
 from fifo_diffusion.methods.freenoise import Rescheduled, freenoise
 from fifo_diffusion.methods.genlvideo import genlvideo
-from fifo_diffusion.methods.overlapping import even, fused, pyramid, windows
+from fifo_diffusion.methods.overlapping import Windowed, even, fused, pyramid, windows
 from fifo_diffusion.methods.plain import plain
 from fifo_diffusion.methods.setting import Setting
 from fifo_diffusion.models.gauss import GaussianVideo
@@ -141,6 +142,25 @@ def test_noise_is_used_again_shuffled_within_blocks() -> None:
     assert sorted(uneven.source(i) for i in range(10, 20)) == list(range(10))
 
 
+def test_slow_frequencies_come_from_all_frames_and_quick_ones_from_windows() -> None:
+    """Where all frames together say a slow wave and each window a quick one, both come out, the other's parts left."""
+    frames, place = 64, torch.arange(64).double()
+    slow, quick = (torch.cos(torch.pi * f * place)[None, :, None] for f in (2 / 64, 60 / 64))
+
+    def attend(part: slice) -> Tensor:
+        return (slow - quick)[:, part] if part == slice(0, frames) else (quick - slow)[:, part]
+
+    out = SpectralBlend(Windowed(16, 4))(attend, frames)
+    torch.testing.assert_close(out, slow + quick, rtol=0, atol=0.03)
+    assert torch.equal(SpectralBlend(Windowed(64, 4))(attend, frames), slow - quick)
+
+
+def test_a_low_pass_leaves_what_never_changes_and_takes_what_always_does() -> None:
+    still, restless = torch.full((1, 31, 2), 3.0), torch.tensor([1.0, -1.0]).repeat(15)[None, :, None]
+    torch.testing.assert_close(low_pass(still, 0.25), still)
+    assert float(low_pass(restless, 0.25).abs().max()) < 0.01
+
+
 # --- through the door ---
 
 
@@ -160,18 +180,19 @@ def test_the_same_seed_is_the_same_video_and_the_sidecar_makes_it_again(tmp_path
     assert not (tmp_path / "a.mp4.run").exists()
 
 
-def test_freenoise_on_a_trained_network(tmp_path: Path) -> None:
-    """Later frames hear others by windows only, and their noise again; up to one window it is plain sampling."""
+@pytest.mark.parametrize("method", ["freenoise", "freelong"])
+def test_windowed_attention_in_a_trained_network(method: str) -> None:
+    """Up to one window it is plain sampling; beyond, something else, that depends on the windows."""
     usual: dict[str, Any] = {"steps": 2, "guidance": 1.0, "eta": 0.0}
 
     def make(method: str, frames: int, **more: Any) -> np.ndarray[Any, Any]:
         return np.stack(list(fifo.stream("a red balloon", method=method, frames=frames, **usual, **more)))
 
-    assert np.array_equal(make("freenoise", 16), make("plain", 16))
-    long = make("freenoise", 24)
+    assert np.array_equal(make(method, 16), make("plain", 16))
+    long = make(method, 24)
     assert len(long) == 24
     assert not np.array_equal(long, make("plain", 24))
-    assert not np.array_equal(long, make("freenoise", 24, stride=2))
+    assert not np.array_equal(long, make(method, 24, stride=2))
 
 
 def test_an_endless_method_begins_like_its_shorter_one() -> None:

@@ -23,7 +23,7 @@ from pydantic import (
 from fifo_diffusion.errors import BadInput
 
 Lookahead = Literal["off", "last", "middle"]
-Method = Literal["fifo", "plain", "chunked", "genlvideo", "freenoise"]
+Method = Literal["fifo", "plain", "chunked", "genlvideo", "freenoise", "freelong"]
 OF_FIFO = ("partitions", "lookahead", "solver", "start")  # what only FIFO has
 OF_OTHERS = ("steps", "stride", "overlap")  # what only the methods that it is compared with have
 
@@ -79,7 +79,7 @@ class Run(_Settings):
     fps: Annotated[float, Field(ge=0.1, le=240)] | None = None
     method: Method = "fifo"  # or another way to a long video, to compare with (see `methods`)
     steps: Annotated[int, Field(ge=1)] | None = None  # noise levels of the other methods; FIFO has window x partitions
-    stride: Annotated[int, Field(ge=1)] | None = None  # genlvideo, freenoise: from one window to the next
+    stride: Annotated[int, Field(ge=1)] | None = None  # genlvideo, freenoise, freelong: between windows
     overlap: Annotated[int, Field(ge=0)] | None = None  # chunked: frames that a clip takes over
     partitions: Annotated[int, Field(ge=1, le=64)] | None = None
     lookahead: Lookahead | None = None

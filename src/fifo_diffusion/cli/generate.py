@@ -73,10 +73,10 @@ def generate(
         ),
     ] = False,
     method: Annotated[
-        str | None, _method("fifo, or to compare with: plain, chunked, genlvideo, freenoise (default: fifo).")
+        str | None, _method("fifo, or to compare with: plain, chunked, genlvideo, freenoise, freelong (default: fifo).")
     ] = None,
     steps: Annotated[int | None, _method("Noise levels of the other methods (default: as many as FIFO has).")] = None,
-    stride: Annotated[int | None, _method("genlvideo, freenoise: from one window to the next.")] = None,
+    stride: Annotated[int | None, _method("genlvideo, freenoise, freelong: from one window to the next.")] = None,
     overlap: Annotated[int | None, _method("chunked: frames that each clip takes over from the last.")] = None,
     partitions: Annotated[
         int | None, _method("Windows the queue is cut into: more is slower and finer.", "--partitions", "-n")

@@ -62,7 +62,14 @@ METHODS: Mapping[str, Kind] = {
             longer=True,
             windowed=True,
             options=("stride",),
-            eta=0.0,  # fresh noise would undo that frames share their noise
+            eta=0.0,  # as published; fresh noise would undo that frames share their noise
+        ),
+        Kind(
+            name="freelong",
+            summary="FreeLong (arXiv:2407.19918): attention's low frequencies over all frames; memory grows",
+            longer=True,
+            windowed=True,
+            options=("stride",),
         ),
     )
 }
@@ -124,12 +131,17 @@ def temporal(run: Decided, card: Card) -> Temporal | None:
     from fifo_diffusion.methods.overlapping import Windowed
 
     assert run.stride is not None
-    return Windowed(card.window, run.stride)
+    near = Windowed(card.window, run.stride)
+    if run.method == "freelong":
+        from fifo_diffusion.methods.freelong import SpectralBlend
+
+        return SpectralBlend(near)
+    return near
 
 
 def sample(run: Decided, setting: Setting, length: int) -> Iterator[Tensor]:
     """Chunks (B, C, k, H, W) of `length` latent frames, or without end where the method has none."""
-    if run.method == "plain":
+    if run.method in ("plain", "freelong"):
         from fifo_diffusion.methods.plain import plain
 
         return plain(setting, length)
