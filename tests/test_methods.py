@@ -1,6 +1,8 @@
 """The methods that FIFO is compared with, against theory, with a network that is exact; and what they refuse."""
 
+import dataclasses
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch import Tensor
 
 import fifo_diffusion as fifo
 from fifo_diffusion import api, sidecar
-from fifo_diffusion.baseclip import sample_clip
+from fifo_diffusion.baseclip import draw, sample_clip
 from fifo_diffusion.config import Run
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Batched
@@ -122,6 +124,31 @@ def test_where_windows_overlap_the_mean_is_weighted() -> None:
     parts = [torch.full((1, 4, 2), 1.0), torch.full((1, 4, 2), 4.0)]
     assert fused(parts, where, even, dim=1)[0, :, 0].tolist() == [1, 1, 2.5, 2.5, 4, 4]
     assert fused(parts, where, pyramid, dim=1)[0, :, 0].tolist() == [1, 1, 2, 3, 4, 4]
+
+
+def test_attention_is_fused_by_the_pyramid() -> None:
+    got = Windowed(4, 2)(lambda part: torch.full((1, 4, 2), float(part.start)), 6)
+    assert got[0, :, 0].tolist() == pytest.approx([0, 0, 2 / 3, 4 / 3, 2, 2])
+
+
+def test_co_denoising_takes_the_plain_mean_of_what_the_clips_say() -> None:
+    """A network that takes every frame of a clip for the clip's first, as it is now; one step to what is meant."""
+    s = setting(levels=1, side=2, window=4)
+
+    def first(calls: Any) -> list[Tensor]:
+        return [call.z - call.z[:, :, :1] for call in calls]  # the flow, noise less what is clean, all being noise
+
+    z = draw(s.noise, 0, 1, s.like[:, :, [0] * 6])
+    video = torch.cat(list(genlvideo(dataclasses.replace(s, execute=first), 6, stride=2)), dim=2)
+    own, other = z[:, :, 0], z[:, :, 2]
+    want = torch.stack([own, own, (own + other) / 2, (own + other) / 2, other, other], dim=2)
+    torch.testing.assert_close(video, want)
+
+
+@pytest.mark.parametrize("sample", [plain, partial(genlvideo, stride=2), partial(freenoise, stride=2, seed=0)])
+def test_a_video_shorter_than_a_window_is_the_beginning_of_one(sample: Any) -> None:
+    short, whole = (torch.cat(list(sample(setting(levels=4, side=2), n)), dim=2) for n in (3, F))
+    assert torch.equal(short, whole[:, :, :3])
 
 
 def test_noise_is_used_again_shuffled_within_blocks() -> None:
