@@ -187,8 +187,7 @@ def carry_on(
     Raises BadInput when there is nothing to go on with, or it is of another version, model, weights or settings;
     and what `generate` raises.
     """
-    _check_kept(video)
-    folder = checkpoints.find(video)
+    folder = _find(video)
     if output is None and at_frame is not None:
         raise BadInput(f"--at-frame {at_frame} makes another video; name it with -o, for this one is left as it is")
     with checkpoints.locked(folder) if output is None else nullcontext():
@@ -226,17 +225,19 @@ def _check_apart(run: Run, **written: str | None) -> None:
             raise BadInput(f"the {kind} {path} is the clip itself, which would be lost; name another")
 
 
-def _check_kept(video: str) -> None:
-    """Raises BadInput for a video by a method that keeps nothing to go on from."""
-    beside = sidecar.path_beside(video)
-    if beside is None or not beside.exists():
-        return
-    run = sidecar.read(beside).run
-    if run.method != "fifo":
-        raise BadInput(
-            f"{video} was made by method {run.method}, which keeps nothing to go on from; make it anew with "
-            f"`fifo generate --from {beside}`, or use method fifo"
-        )
+def _find(video: str) -> Path:
+    """The folder to go on from.  Raises BadInput, which tells of a method that keeps none."""
+    try:
+        return checkpoints.find(video)
+    except BadInput:
+        beside = sidecar.path_beside(video)
+        method = "fifo" if beside is None or not beside.exists() else sidecar.read(beside).run.method
+        if method == "fifo":
+            raise
+    raise BadInput(
+        f"{video} was made by method {method}, which keeps nothing to go on from; make it anew with "
+        f"`fifo generate --from {beside}`, or use method fifo"
+    )
 
 
 def _text(number: float | str | None) -> str | None:
