@@ -3,7 +3,8 @@
     6  cli  server
     5  making  batch
     4  session  evaluate  training  progress  doctor  runs
-    3  models  decode  sinks  prompts  guidance  execute  ranks  groups  together  sources  preview  checkpoint
+    3  models  methods  decode  sinks  prompts  guidance  execute  ranks  groups  together  sources  preview
+       checkpoint
     2  engine  baseclip  sidecar  script
     1  schedule  windows  noise  config  world  devices  meter
     0  protocols  errors  version  digest  whole  trail  interrupt
@@ -32,6 +33,7 @@ FLOORS = [
     {"engine", "baseclip", "sidecar", "script"},
     {
         "models",
+        "methods",
         "decode",
         "sinks",
         "prompts",
@@ -50,8 +52,9 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 DOOR = {"__init__", "__main__", "api"}
-# A model may use decode's helpers; a batch's workers do what the command line does.
-ALSO = {("models", "decode"), ("cli", "api"), ("server", "api"), ("batch", "api")}
+# A model may use decode's helpers, a method asks a model's card what it can do, a batch's workers do what the command
+# line does.
+ALSO = {("models", "decode"), ("methods", "models"), ("cli", "api"), ("server", "api"), ("batch", "api")}
 HEAVY = {"diffusers", "transformers"}
 MAY_BE_HEAVY = {"models", "training", "evaluate"}
 LIGHT = {"models/__init__.py", "models/base.py", "models/files.py"}  # the other modules of these are loaded when used

@@ -150,6 +150,10 @@ def make(
     check_output(output, fps=full.fps, size=full.size, scale=scale, crf=crf)
     _check_apart(full, output=output, preview=preview)
     folder = _folder(output)
+    if full.method != "fifo":
+        checkpoint_every = 0  # there is no state to go on from
+        if preview is not None:
+            raise BadInput(f"--preview shows FIFO's queue, and method {full.method} has none; leave it out")
     making = Making(full, output, scale, crf, watch, warn, preview)
     if making.session.clip is not None:
         tell(making.session.clip.told(card(full.model).frames))
@@ -183,7 +187,7 @@ def carry_on(
     Raises BadInput when there is nothing to go on with, or it is of another version, model, weights or settings;
     and what `generate` raises.
     """
-    folder = checkpoints.find(video)
+    folder = _find(video)
     if output is None and at_frame is not None:
         raise BadInput(f"--at-frame {at_frame} makes another video; name it with -o, for this one is left as it is")
     with checkpoints.locked(folder) if output is None else nullcontext():
@@ -220,6 +224,21 @@ def _check_apart(run: Run, **written: str | None) -> None:
     for kind, path in written.items():
         if path is not None and run.clip is not None and os.path.realpath(path) == os.path.realpath(run.clip):
             raise BadInput(f"the {kind} {path} is the clip itself, which would be lost; name another")
+
+
+def _find(video: str) -> Path:
+    """The folder to go on from.  Raises BadInput, which tells of a method that keeps none."""
+    try:
+        return checkpoints.find(video)
+    except BadInput:
+        beside = sidecar.path_beside(video)
+        method = "fifo" if beside is None or not beside.exists() else sidecar.read(beside).run.method
+        if method == "fifo":
+            raise
+    raise BadInput(
+        f"{video} was made by method {method}, which keeps nothing to go on from; make it anew with "
+        f"`fifo generate --from {beside}`, or use method fifo"
+    )
 
 
 def _text(number: float | str | None) -> str | None:

@@ -1,11 +1,11 @@
-"""Plain sampling of one short clip, every frame at the same level: what the model was trained for.
+"""Plain sampling, every frame at the same level: what the model was trained for.
 
-The queue can be started from it (`Engine.warm_start`), and an endless video is compared with it.
+The queue can be started from a clip made so (`Engine.warm_start`), and an endless video is compared with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from fifo_diffusion.errors import NotFinite
 from fifo_diffusion.protocols import Conditioner, Denoiser, Noise
 from fifo_diffusion.schedule import NoiseSchedule
+
+Answer = Callable[[Tensor, Tensor], Tensor]
+"""What is said of frames z (B, C, F, H, W), all at one level, given as (F,): like z, in the schedule's terms."""
 
 
 @torch.no_grad()
@@ -30,18 +33,30 @@ def sample_clip(
     it must be another one than the queue's, or a frame would be noised twice with the same numbers.
     Raises NotFinite if the network answers with NaN or infinity.
     """
-    frames = like.shape[2]
+    cond = condition(range(like.shape[2]))
 
-    def draw(level: int) -> Tensor:
-        return torch.stack([noise(i, level, like[:, :, i]) for i in range(frames)], dim=2)
+    def answer(z: Tensor, level: Tensor) -> Tensor:
+        return denoise(z, schedule.times(level, z).expand(len(z), -1), cond)
 
-    cond = condition(range(frames))
-    z = draw(schedule.levels)
+    yield from descend(answer, schedule, noise, draw(noise, 0, schedule.levels, like), eta)
+
+
+@torch.no_grad()
+def descend(
+    answer: Answer, schedule: NoiseSchedule, noise: Noise, z: Tensor, eta: float, first: int = 0
+) -> Iterator[Tensor]:
+    """Yields frames z (B, C, F, H, W), which begin at level K, after each of the K steps that they take together.
+
+    first: what the first of them is called when noise is asked for.  Raises NotFinite as `sample_clip` does.
+    """
     for k in range(schedule.levels, 0, -1):
-        level = torch.full((frames,), k, device=like.device)
-        time = schedule.times(level, z).expand(len(z), -1)
-        out = denoise(z, time, cond)
-        z = schedule.step(z, out, level, eta, draw(k - 1) if eta > 0 else None)
+        level = torch.full((z.shape[2],), k, device=z.device)
+        z = schedule.step(z, answer(z, level), level, eta, draw(noise, first, k - 1, z) if eta > 0 else None)
         yield z
     if not bool(z.isfinite().all()):
-        raise NotFinite("the network's base clip holds NaN or infinity; use dtype float32, or less guidance")
+        raise NotFinite("the network's clip holds NaN or infinity; use dtype float32, or less guidance")
+
+
+def draw(noise: Noise, first: int, level: int, like: Tensor) -> Tensor:
+    """The noise of the frames from number `first` on at one level, as like, (B, C, F, H, W)."""
+    return torch.stack([noise(first + i, level, like[:, :, i]) for i in range(like.shape[2])], dim=2)

@@ -9,11 +9,23 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from fifo_diffusion.errors import BadInput
 
 Lookahead = Literal["off", "last", "middle"]
+Method = Literal["fifo", "plain", "chunked", "genlvideo", "freenoise", "freelong"]
+OF_FIFO = ("partitions", "lookahead", "solver", "start")  # what only FIFO has
+OF_OTHERS = ("steps", "stride", "overlap")  # what only the methods that it is compared with have
 
 
 def _says_something(prompt: str) -> str:
@@ -65,6 +77,10 @@ class Run(_Settings):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
     fps: Annotated[float, Field(ge=0.1, le=240)] | None = None
+    method: Method = "fifo"  # or another way to a long video, to compare with (see `methods`)
+    steps: Annotated[int, Field(ge=1)] | None = None  # noise levels of the other methods; FIFO has window x partitions
+    stride: Annotated[int, Field(ge=1)] | None = None  # genlvideo, freenoise, freelong: between windows
+    overlap: Annotated[int, Field(ge=0)] | None = None  # chunked: frames that a clip takes over
     partitions: Annotated[int, Field(ge=1, le=64)] | None = None
     lookahead: Lookahead | None = None
     solver: Literal["ddim", "2m"] = "ddim"
@@ -99,6 +115,14 @@ class Run(_Settings):
                 )
         return cues
 
+    @model_validator(mode="after")
+    def _of_this_method(self) -> Self:
+        """What a method has no use for is refused, where it was said."""
+        for name in () if isinstance(self, Decided) else OF_OTHERS if self.method == "fifo" else OF_FIFO:
+            if name in self.model_fields_set and getattr(self, name) is not None:
+                raise ValueError(f"{name} means nothing to method {self.method}; leave it out")
+        return self
+
     @property
     def table(self) -> tuple[Cue, ...]:
         """The cues; of a run with one prompt that prompt, at frame 0."""
@@ -111,8 +135,6 @@ class Decided(Run):
     frames: Annotated[int, Field(ge=0)]
     size: tuple[int, int]
     fps: Annotated[float, Field(ge=0.1, le=240)]
-    partitions: Annotated[int, Field(ge=1, le=64)]
-    lookahead: Lookahead
     eta: Annotated[float, Field(ge=0, le=1)]
     guidance: Guidance
     batch: Annotated[int, Field(ge=1)]
@@ -125,7 +147,9 @@ def _sentence(error: ValidationError, kind: type[_Settings]) -> str:
     if len(first["loc"]) > 1 and first["loc"][0] == "cues":
         kind, where = Cue, f"cue {int(first['loc'][1]) + 1}: "
         first["loc"] = first["loc"][2:]
-    name = str(first["loc"][0]) if first["loc"] else "the settings"
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return f"{where}setting {name!r} is unknown; the settings are {', '.join(kind.model_fields)}"
     if first["type"] == "missing":

@@ -4,7 +4,7 @@ Letters: B streams, C latent channels, F frames of one window, k frames that lea
 H W height and width (latent for latents, pixels for pixels).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -36,6 +36,16 @@ class Denoiser(Protocol):
 
     def __call__(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
         """(B, C, F, H, W), (B, F) -> (B, C, F, H, W), in the terms `NoiseSchedule.predicts` names."""
+        ...
+
+
+class Temporal(Protocol):
+    """Attention along frames, in place of every frame attending to every other."""
+
+    def __call__(self, attend: Callable[[slice], Tensor], frames: int, /) -> Tensor:
+        """(N, frames, ...), put together of what attend(part) gives: (N, part's frames, ...), the frames of that part
+        attending to each other only.
+        """
         ...
 
 

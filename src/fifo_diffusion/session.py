@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fifo_diffusion import models
+from fifo_diffusion import methods, models
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.config import Decided, Run
 from fifo_diffusion.decode import to_frames, to_pixels
@@ -28,6 +28,7 @@ from fifo_diffusion.groups import Agreed, check_split, groups
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.interrupt import uninterrupted
 from fifo_diffusion.meter import Meter
+from fifo_diffusion.methods.setting import Setting
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.lora import find_lora
 from fifo_diffusion.models.split import Part
@@ -66,27 +67,35 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
         "frames": run.table[-1].at + max(1, round(10 * (run.fps or card.fps))),  # 10 s from the last prompt on
         "size": card.size,
         "fps": card.fps,
-        "partitions": card.partitions,
-        "lookahead": card.lookahead,
         "eta": 0.0 if run.solver == "2m" else card.eta,
         "guidance": card.guidance,
     }
+    if run.method == "fifo":
+        defaults |= {"partitions": card.partitions, "lookahead": card.lookahead}
+    else:
+        defaults |= methods.defaults(run.method, card)
     here = {"device": str(device), "dtype": choose_dtype(run.dtype, device)}
-    plan = _plan(run.model, said.get("partitions", card.partitions), said.get("lookahead", card.lookahead))
     ranks = 1 if (group := together()) is None else group.ranks
     check_split(run.split, ranks, card.splits, run.model)
     room = _room(card, run.size or card.size, here["dtype"], memory_of(device), run.split)
     here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
     if device.type == "cpu":
         room = min(room, 2)  # larger batches fall out of its caches: benchmarks/speed.py
-    batch = 1 if here["memory"] == "low" or ranks > 1 else max(1, min(len(plan.windows), room))
-    decided = Decided.of({**defaults, "batch": batch, **said, **here})
+    decided = Decided.of({**defaults, "batch": 1, **said, **here})
+    plan = _plan(decided) if run.method == "fifo" else None
+    if run.batch is None and here["memory"] == "high" and ranks == 1:
+        most = methods.at_once(decided, card) if plan is None else len(plan.windows)
+        decided = decided.model_copy(update={"batch": max(1, min(most, room))})
     card.check_weights(decided.weights)
     card.check_lora(decided.lora)
     for given in decided.lora:
         find_lora(given)
     card.check_size(decided.size)
-    card.check_levels(plan.levels)
+    if plan is None:
+        methods.check(decided, card)
+        if together() is not None:
+            raise BadInput(f"method {run.method} runs in one process; start it without torchrun, or use method fifo")
+    card.check_levels((decided.steps or 1) if plan is None else plan.levels)
     if clip_too:
         decided = _with_clip(decided, card)
     if decided.solver == "2m" and decided.eta != 0:
@@ -125,8 +134,10 @@ def _room(card: models.Card, size: tuple[int, int], dtype: str, gib: float | Non
     return 0 if left < max(need.text, need.decode * grown) else int(left // (2 * need.window * grown))
 
 
-def _plan(model: str, partitions: int, lookahead: str) -> Plan:
-    return Plan(models.card(model).window, partitions, _KEEP[lookahead])
+def _plan(run: Decided) -> Plan:
+    assert run.partitions is not None  # only of a run by another method
+    assert run.lookahead is not None
+    return Plan(models.card(run.model).window, run.partitions, _KEEP[run.lookahead])
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,7 +209,7 @@ class Session:
     @cached_property
     def engine(self) -> Engine:
         run, model = self.run, self.model
-        plan = _plan(run.model, run.partitions, run.lookahead)
+        plan = _plan(run)
         schedule = model.schedule(plan.levels, run.levels)
         return Engine(
             plan=plan,
@@ -234,8 +245,7 @@ class Session:
         if self.clip is not None:
             seen = to_pixels(self.clip.window(card.frames)).to(model.device)
             return engine.continue_from(model.encode(seen[None]))
-        width, height = (pixels // card.space for pixels in run.size)
-        like = torch.zeros(1, model.channels, card.window, height, width, device=model.device)
+        like = self._like()
         if run.start == "noise":
             return engine.cold_start(like[:, :, 0])
         steps = sample_clip(
@@ -251,6 +261,34 @@ class Session:
             clip = latest
             self.watch("base clip", done, engine.schedule.levels)
         return engine.warm_start(clip)
+
+    def _like(self) -> Tensor:
+        """A window of latents, (1, C, f, H, W)."""
+        run, model = self.run, self.model
+        card = models.card(run.model)
+        width, height = (pixels // card.space for pixels in run.size)
+        return torch.zeros(1, model.channels, card.window, height, width, device=model.device)
+
+    def sampled(self) -> Iterator[Tensor]:
+        """Chunks (1, C, k, H, W) by another method than FIFO."""
+        run, model = self.run, self.model
+        card = models.card(run.model)
+        along = methods.temporal(run, card)
+        if along is not None:
+            model.attend_over(along)
+        assert run.steps is not None
+        schedule = model.schedule(run.steps, run.levels)
+        setting = Setting(
+            execute=Batched(self._denoiser(schedule), run.batch),
+            schedule=schedule,
+            condition=self.prompts,
+            noise=SeededNoise(run.seed),
+            like=self._like(),
+            eta=run.eta,
+            watch=partial(self.watch, "sampling"),
+        )
+        length = 1 + -(-(run.frames - 1) // card.frames_per_latent)
+        return self.meter.each("iteration", methods.sample(run, setting, length))
 
     def latents(self, state: State, known: Sequence[Tensor] = (), memory: int = 0) -> Iterator[Tensor]:
         """Chunks (1, C, k, H, W) without end; the run-in is made and left out, and told to `watch`.
@@ -297,6 +335,9 @@ class Session:
         """
         made, skip = (0, 0) if place is None else (place.frame, place.skip)
         if made and made == self.run.frames:
+            return
+        if self.run.method != "fifo":
+            yield from self._seen(self.model.decoder()(self.sampled()), 0, 0)
             return
         decoder, start = self.model.decoder(), self._first() if place is None else place.state
         per_latent = models.card(self.run.model).frames_per_latent

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fifo_diffusion.config import Decided
+from fifo_diffusion.config import OF_FIFO, OF_OTHERS, Decided
 from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.whole import write_whole
 
@@ -68,6 +68,11 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
         settings.pop("batch", None)
     if "clip" in said:
         settings.pop("clip_sha256", None)
+    method = said.get("method", before.run.method)
+    useless: tuple[str, ...] = OF_OTHERS if method == "fifo" else OF_FIFO
+    if method != before.run.method:
+        useless = (*OF_OTHERS, *OF_FIFO, "eta", "batch")
+    settings = {name: value for name, value in settings.items() if name not in useless}
     if said.get("solver") == "2m":
         settings.pop("eta", None)
     return {**settings, **said}

@@ -29,6 +29,7 @@ def info(
 def models() -> None:
     """List the models, what they need, and the settings they are run with unless you say otherwise."""
     from fifo_diffusion.config import Run
+    from fifo_diffusion.methods import METHODS, lacks
     from fifo_diffusion.models import MODELS
 
     out, default = Console(), Run.model_fields["model"].default
@@ -45,6 +46,8 @@ def models() -> None:
             f"eta {card.eta:g}, guidance {card.guidance:g}",
             soft_wrap=True,
         )
+        able = ", ".join(["fifo", *(kind.name for kind in METHODS.values() if lacks(kind, card) is None)])
+        out.print(f"    methods  {able}", soft_wrap=True)
         if (need := card.memory) is not None:
             out.print(
                 f"    memory   {need.least():.1f} GiB on a GPU in half precision with --memory low, "

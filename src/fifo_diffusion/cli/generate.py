@@ -72,6 +72,12 @@ def generate(
             "--live", help="Take new prompts from stdin, a line each; --frames is then 0.", rich_help_panel="Story"
         ),
     ] = False,
+    method: Annotated[
+        str | None, _method("fifo, or to compare with: plain, chunked, genlvideo, freenoise, freelong (default: fifo).")
+    ] = None,
+    steps: Annotated[int | None, _method("Noise levels of the other methods (default: as many as FIFO has).")] = None,
+    stride: Annotated[int | None, _method("genlvideo, freenoise, freelong: from one window to the next.")] = None,
+    overlap: Annotated[int | None, _method("chunked: frames that each clip takes over from the last.")] = None,
     partitions: Annotated[
         int | None, _method("Windows the queue is cut into: more is slower and finer.", "--partitions", "-n")
     ] = None,
@@ -102,7 +108,8 @@ def generate(
 
     said: dict[str, Any] = {
         "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "weights": weights, "frames": frames,
-        "seed": seed, "size": None if size is None else _size(size), "fps": fps, "partitions": partitions,
+        "seed": seed, "size": None if size is None else _size(size), "fps": fps,
+        "method": method, "steps": steps, "stride": stride, "overlap": overlap, "partitions": partitions,
         "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
         "device": device, "dtype": dtype, "batch": batch, "split": split, "memory": memory,
         "lora": lora or None, "clip": clip,

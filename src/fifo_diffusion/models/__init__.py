@@ -63,6 +63,8 @@ class Card:
     memory: Need | None = None  # None: little
     splits: tuple[int, ...] = (1,)  # over how many ranks its network can be split
     lora: bool = False  # whether it takes LoRA weights
+    longer: bool = False  # whether its network takes windows longer than its own
+    windowed: bool = False  # whether its attention along frames can be windowed
 
     def check_weights(self, weights: str | None) -> None:
         """Raises BadInput for weights given to a model that has none."""
@@ -130,6 +132,8 @@ MODELS: Mapping[str, Card] = {
             eta=1.0,
             guidance=4.0,
             scale=4,
+            longer=True,
+            windowed=True,
         ),
         Card(
             name="gauss",
@@ -147,6 +151,7 @@ MODELS: Mapping[str, Card] = {
             eta=0.0,
             guidance=1.0,
             scale=4,
+            longer=True,
         ),
         # VideoCrafter2: window, partitions, lookahead, eta and guidance are those that the authors of arXiv:2405.11473
         # run it with (64 steps); they tell the network 8 frames a second and play at 10, here both are --fps.  They
@@ -171,6 +176,8 @@ MODELS: Mapping[str, Card] = {
             guidance=12.0,
             memory=Need(stays=2.79, text=1.27, window=0.81, decode=0.23),
             lora=True,
+            longer=True,
+            windowed=True,
         ),
         Card(
             name="videocrafter1",
@@ -192,6 +199,8 @@ MODELS: Mapping[str, Card] = {
             guidance=12.0,
             memory=Need(stays=2.29, text=1.27, window=0.81, decode=0.23),
             lora=True,
+            longer=True,
+            windowed=True,
         ),
         Card(
             name="videocrafter1-1024",
@@ -213,6 +222,8 @@ MODELS: Mapping[str, Card] = {
             guidance=12.0,
             memory=Need(stays=2.29, text=1.27, window=2.9, decode=0.84),
             lora=True,
+            longer=True,
+            windowed=True,
         ),
         Card(
             name="zeroscope",
@@ -233,6 +244,8 @@ MODELS: Mapping[str, Card] = {
             guidance=9.0,  # of diffusers' TextToVideoSDPipeline; the paper's configuration is not published
             memory=Need(stays=2.78, text=1.27, window=1.36, decode=0.26),
             lora=True,
+            longer=True,
+            windowed=True,
         ),
         Card(
             name="modelscope",
@@ -253,6 +266,8 @@ MODELS: Mapping[str, Card] = {
             guidance=9.0,
             memory=Need(stays=2.78, text=1.27, window=0.32, decode=0.09),
             lora=True,
+            longer=True,
+            windowed=True,
         ),
         Card(
             name="latte",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.models.split import Part
-from fifo_diffusion.protocols import Cond, Decoder, Denoiser
+from fifo_diffusion.protocols import Cond, Decoder, Denoiser, Temporal
 from fifo_diffusion.schedule import NoiseSchedule
 
 
@@ -65,6 +65,10 @@ class Model(ABC):
         says so; the others of the part's group must answer the same calls.
         """
         raise BadInput("this model cannot be split over several ranks; leave --split out")
+
+    def attend_over(self, temporal: Temporal) -> None:
+        """From now on attend along frames by this rule.  Raises BadInput for a model without that seam."""
+        raise BadInput("this model's attention along frames cannot be windowed; use one whose can, such as embedded")
 
     def save_memory(self) -> None:
         """From now on use less memory on the device, however slow; a model that has nothing to save does nothing."""

@@ -21,7 +21,9 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 
+from fifo_diffusion.models.along import AlongFrames
 from fifo_diffusion.models.latent import MOST_ROWS
+from fifo_diffusion.protocols import Temporal
 
 
 class FrameUNet(UNet3DConditionModel):
@@ -76,6 +78,12 @@ class FrameUNet(UNet3DConditionModel):
         for name, module in self.named_modules():
             if isinstance(module, Attention) and ("temp_attentions" in name or name.startswith("transformer_in")):
                 yield module
+
+    def attend_over(self, temporal: Temporal) -> None:
+        """Attend from frame to frame by this rule."""
+        for attention in self.temporal_attentions():
+            inner = attention.processor
+            attention.set_processor(AlongFrames(temporal, getattr(inner, "inner", inner)))
 
     def forward(
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, fps: Tensor | None = None

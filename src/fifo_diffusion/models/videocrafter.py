@@ -29,7 +29,7 @@ from fifo_diffusion.models.files import Tensors
 from fifo_diffusion.models.latent import FOLDER, LatentModel, Table, autoencoder
 from fifo_diffusion.models.text import open_clip_reader, plain_clip_tokenizer
 from fifo_diffusion.models.unet3d import FrameUNet
-from fifo_diffusion.protocols import Cond
+from fifo_diffusion.protocols import Cond, Temporal
 from fifo_diffusion.schedule import NoiseSchedule, scaled_linear_betas
 
 LATENT_SCALE = 0.18215  # of Stable Diffusion's autoencoder
@@ -100,6 +100,9 @@ class VideoCrafter(LatentModel):
         rate = torch.full(z.shape[:1], self.fps, device=z.device) if self.variant.fps else None
         noise: Tensor = self.network(z.to(self.dtype), t, cond["text"].to(self.dtype), rate)
         return noise.to(z.dtype)
+
+    def attend_over(self, temporal: Temporal) -> None:
+        self.network.attend_over(temporal)
 
     def embed(self, prompts: Sequence[str]) -> Cond:
         """{"text": (P, L, D)}: the last state but one, through the final norm; the padding is heard too."""

@@ -17,7 +17,7 @@ from fifo_diffusion.models.files import component, locate
 from fifo_diffusion.models.latent import FOLDER, LatentModel, autoencoder, table_of
 from fifo_diffusion.models.text import clip_reader
 from fifo_diffusion.models.unet3d import FrameUNet
-from fifo_diffusion.protocols import Cond
+from fifo_diffusion.protocols import Cond, Temporal
 
 
 class Zeroscope(LatentModel):
@@ -27,6 +27,9 @@ class Zeroscope(LatentModel):
         """z (B, C, F, H, W), t (B, F), cond["text"] (B, L, D), or (B, F, L, D) where each frame hears its own."""
         noise: Tensor = self.network(z.to(self.dtype), t, cond["text"].to(self.dtype))
         return noise.to(z.dtype)
+
+    def attend_over(self, temporal: Temporal) -> None:
+        self.network.attend_over(temporal)
 
     def embed(self, prompts: Sequence[str]) -> Cond:
         return {"text": self.reader(prompts)[0].to(self.device)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from fifo_diffusion.decode import PerFrame, encode_each
 from fifo_diffusion.errors import ModelError
@@ -20,7 +22,7 @@ from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.text import TextEncoder
 from fifo_diffusion.models.embedded.transformer import VideoTransformer
-from fifo_diffusion.protocols import Cond, Denoiser
+from fifo_diffusion.protocols import Cond, Denoiser, Temporal
 from fifo_diffusion.schedule import NoiseSchedule, cosine, paper, variance_preserving
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -42,6 +44,7 @@ class Embedded(Model):
                 "or give --weights a folder that the training exported"
             ) from error
         self.device, self.dtype, self._folder = device, dtype, folder
+        self._along: _Along | None = None
         self._text = _filled(TextEncoder(vocabulary), folder / "text.safetensors").to(device)
         self._video = _filled(VideoTransformer(self.channels), folder / "transformer.safetensors").to(device, dtype)
         self._pictures = _filled(Autoencoder(self.channels), folder / "autoencoder.safetensors").to(device)
@@ -53,11 +56,19 @@ class Embedded(Model):
     def denoiser(self, schedule: NoiseSchedule) -> Denoiser:
         return self._denoise
 
+    def attend_over(self, temporal: Temporal) -> None:
+        """Space is attended to together with time, so a part of the frames is all their tokens."""
+        self._along = _Along(temporal)
+        for attention in self._video.attentions():
+            attention.attend = self._along
+
     def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
         """cond["text"] is (B, D), or (B, F, D) where each frame hears its own; so are its words and their mask."""
         text, words, heard = cond["text"].to(self.dtype), cond["words"].to(self.dtype), cond["heard"]
         if text.ndim == 2:
             text, words, heard = text[:, None], words[:, None], heard[:, None]
+        if self._along is not None:
+            self._along.frames = z.shape[2]
         velocity: Tensor = self._video(z.to(self.dtype), t, text, words, heard)
         return velocity.to(z.dtype)
 
@@ -81,6 +92,24 @@ class Embedded(Model):
     def weights(self) -> str:
         files = sorted(self._folder.glob("*.safetensors"))
         return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+
+
+@dataclass
+class _Along:
+    """Attention of all tokens (B, heads, N, head), frame after frame, by a rule for frames."""
+
+    temporal: Temporal
+    frames: int = 1
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        each = q.shape[2] // self.frames
+
+        def attend(part: slice) -> Tensor:
+            tokens = slice(part.start * each, part.stop * each)
+            mixed = scaled_dot_product_attention(q[:, :, tokens], k[:, :, tokens], v[:, :, tokens])
+            return torch.unflatten(mixed.transpose(1, 2), 1, (-1, each))
+
+        return self.temporal(attend, self.frames).flatten(1, 2).transpose(1, 2)
 
 
 def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:

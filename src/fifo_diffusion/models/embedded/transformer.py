@@ -12,10 +12,13 @@ Letters: B streams, C latent channels, F frames, H W latent size, D width, N tok
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries, keys, values (B, heads, N, head) -> like them
 
 
 class _Attention(nn.Module):
@@ -25,12 +28,13 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.q_norm, self.k_norm = nn.RMSNorm(width // heads), nn.RMSNorm(width // heads)
         self.out = nn.Linear(width, width, bias=False)
+        self.attend: Attend = scaled_dot_product_attention  # see `Embedded.attend_over`
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         b, n, d = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         q, k = _rotate(self.q_norm(q), cos, sin), _rotate(self.k_norm(k), cos, sin)
-        mixed = scaled_dot_product_attention(q, k, v)
+        mixed = self.attend(q, k, v)
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(b, n, d))
         return out
 
@@ -106,6 +110,10 @@ class VideoTransformer(nn.Module):
         for layer in (self.modulation, self.leave):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+    def attentions(self) -> Iterator[_Attention]:
+        """Every attention over space and time."""
+        return (module for module in self.modules() if isinstance(module, _Attention))
 
     def forward(self, z: Tensor, t: Tensor, text: Tensor, words: Tensor, heard: Tensor) -> Tensor:
         """z (B, C, F, H, W), t (B, F) timesteps in [0, 1000) -> like z

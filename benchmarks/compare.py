@@ -1,0 +1,219 @@
+"""FIFO and the methods it is compared with: one network, the same prompts and seeds, in one run.
+
+    python benchmarks/compare.py exact
+    python benchmarks/compare.py cost [--lengths 64 128 256 512 1024]
+    python benchmarks/compare.py quality --folder DIR [--frames 128] [--seeds 5]
+
+exact: the Gaussian video, whose network is perfect (f 16, 64 levels): what the method itself loses of variance
+1 and of correlation .9, .656 and .185 over 1, 4 and 16 frames.
+
+cost: seconds and peak memory against length, each cell a process of its own, at 16 levels (FIFO with one partition)
+and without guidance, which changes how many evaluations there are and not how they grow.  Seconds are of the
+processor, one thread.
+
+quality: every method at its defaults (64 levels) makes the same captions of the embedded world, a caption a seed, and a
+judge that knows real renders only (DIR holds it, or it is trained there) says what is right.  `world` is the real
+video.  A contact sheet of every video is kept in DIR.  Errors are standard errors over seeds.
+
+Cells that are done are kept in a file of JSON lines, --kept; stopped, the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fifo_diffusion.config import Run
+from fifo_diffusion.decode import to_pixels
+from fifo_diffusion.evaluate.gates import trained_judge
+from fifo_diffusion.evaluate.judge import ATTRIBUTES, LOOK, Judge
+from fifo_diffusion.meter import peak_memory
+from fifo_diffusion.methods import METHODS, lacks
+from fifo_diffusion.models import card
+from fifo_diffusion.session import Session, resolve
+from fifo_diffusion.world.art import fetch, load_sprites
+from fifo_diffusion.world.captions import plain
+from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, Caption, World
+from looks import MEASURES, PACES, Values, Video, drift, histogram
+from report import Row, show
+
+NAMES = ("fifo", *METHODS)
+PROMPT = "a red balloon moving right over snowy mountains"
+Cell = dict[str, Any]
+
+
+def cost(cell: Cell) -> Cell:
+    """Processor seconds a frame, and the process's peak memory."""
+    levels = {"partitions": 1} if cell["method"] == "fifo" else {"steps": 16}
+    run = Run.of({"prompt": PROMPT, "method": cell["method"], "frames": cell["frames"], "guidance": 1.0, **levels})
+    session = Session(resolve(run))
+    began, first = time.process_time(), 0.0
+    for number, _ in enumerate(session.frames()):
+        first = first or (time.process_time() - began if number == 0 else 0.0)
+    spent = time.process_time() - began
+    return {**cell, "seconds": spent, "first frame after": first, "peak MB": peak_memory() / 2**20}
+
+
+def right(judge: Judge, video: Video, caption: Caption) -> dict[str, Values]:
+    """By attribute, of every four neighbouring frames: how sure the judge is of what was asked for, (T - 3,)."""
+    x = to_pixels(video)
+    with torch.no_grad():
+        scores = judge(torch.stack([x[i : i + LOOK] for i in range(len(x) - LOOK + 1)]))
+    return {
+        name: scores[name].softmax(1)[:, values.index(getattr(caption, name))].double().numpy()
+        for name, values in ATTRIBUTES.items()
+    }
+
+
+def quality(cell: Cell, folder: Path) -> Cell:
+    """Scores of one video, and their drift; its contact sheet goes into the folder."""
+    sprites = load_sprites(fetch(folder / "art"), 64)
+    rng = np.random.default_rng(1000 + cell["seed"])
+    caption = World(sprites).draw_caption(rng)
+    began = time.process_time()
+    if cell["method"] == "world":
+        video = World(sprites, variants=HELD_OUT_VARIANTS).clip(caption, rng, cell["frames"])
+    else:
+        said = {"prompt": plain(caption), "seed": cell["seed"], "frames": cell["frames"], "method": cell["method"]}
+        if cell.get("eta") is not None:
+            said["eta"] = cell["eta"]
+        video = np.stack(list(Session(resolve(Run.of(said))).frames()))
+    out = {**cell, "caption": plain(caption), "seconds": time.process_time() - began}
+    for name, values in right(trained_judge(sprites, 64, folder), video, caption).items():
+        out |= {name: float((values > 0.5).mean()), f"{name} drift": drift(values)}
+    for name, measure in MEASURES.items():
+        values = measure(video)
+        out |= {name: float(values.mean()), f"{name} drift": drift(values)}
+        if name == "flow":
+            out["histogram"] = histogram(values)
+    sheet(video, folder / "sheets" / f"{cell['seed']}-{cell['frames']}-{name_of(cell)}.png")
+    return out
+
+
+def exact(name: str, eta: float, frames: int = 96, side: int = 32) -> Row:
+    """Variance and correlations of the exact video, over all frames and pixels."""
+    said = {"prompt": "-", "model": "gauss", "method": name, "size": (side, side), "frames": frames, "eta": eta}
+    session = Session(resolve(Run.of(said)))
+    latents = session.latents(session.start()) if name == "fifo" else session.sampled()
+    video = torch.cat(list(islice(latents, frames)), dim=2)[0, :, :frames].transpose(0, 1).flatten(1)
+    row: dict[str, str | float | int] = {"method": name, "eta": eta, "variance": float(video.square().mean())}
+    for lag in (1, 4, 16):
+        row[f"lag {lag}"] = float((video[:-lag] * video[lag:]).mean() / video.square().mean())
+    return row
+
+
+def name_of(cell: Cell) -> str:
+    return str(cell["method"]) if cell.get("eta") is None else f"{cell['method']} eta {cell['eta']:g}"
+
+
+def sheet(video: Video, path: Path, across: int = 12) -> None:
+    """Frames evenly spread over the video, and under them neighbouring ones from its middle."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    spread = np.linspace(0, len(video) - 1, across).round().astype(int)
+    middle = np.arange(across) + max(0, (len(video) - across) // 2)
+    rows = [np.concatenate(list(video[at.clip(max=len(video) - 1)]), axis=1) for at in (spread, middle)]
+    picture = Image.fromarray(np.concatenate(rows))
+    picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST).save(path)
+
+
+def fill(cells: list[Cell], kept: Path, more: list[str]) -> list[Cell]:
+    """Every cell that is not there yet, in a process of its own; then all of them."""
+    for cell in cells:
+        if find(cell, kept) is None:
+            command = [sys.executable, __file__, *more, "--cell", json.dumps(cell)]
+            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            with kept.open("a") as file:
+                file.write(said.splitlines()[-1] + "\n")
+    return [made for cell in cells if (made := find(cell, kept)) is not None]
+
+
+def find(cell: Cell, kept: Path) -> Cell | None:
+    """What was made of a cell."""
+    rows = (json.loads(line) for line in kept.read_text().splitlines()) if kept.exists() else ()
+    return next((row for row in rows if {**row, **cell} == row and row.get("eta") == cell.get("eta")), None)
+
+
+def costs(cells: list[Cell]) -> Iterator[Row]:
+    for cell in cells:
+        row: dict[str, str | float | int] = {"method": cell["method"], "frames": cell["frames"]}
+        row["s a frame"] = cell["seconds"] / cell["frames"]
+        yield {**row, "s to the first": cell["first frame after"], "peak MB": round(cell["peak MB"])}
+
+
+def scores(cells: list[Cell]) -> Iterator[Row]:
+    """A row a method: means over seeds, and standard errors behind them."""
+    for name in dict.fromkeys(map(name_of, cells)):
+        of = [cell for cell in cells if name_of(cell) == name]
+        row: dict[str, str | float | int] = {"method": name}
+        for what in (*ATTRIBUTES, *MEASURES):
+            row[what] = mean([c[what] for c in of], 100 if what in ATTRIBUTES else 1)
+            row[f"{what} drift"] = mean([c[f"{what} drift"] for c in of], 100 if what in ATTRIBUTES else 1)
+        yield row
+
+
+def mean(values: list[float], scale: float) -> str:
+    x = scale * np.array(values)
+    error = f" ±{x.std(ddof=1) / len(x) ** 0.5:.1f}" if len(x) > 1 else ""
+    return f"{x.mean():.1f}{error}"
+
+
+def motions(cells: list[Cell]) -> Iterator[Mapping[str, str | float]]:
+    """The share of frames by how far they move, over all seeds."""
+    for name in dict.fromkeys(map(name_of, cells)):
+        shares = np.mean([cell["histogram"] for cell in cells if name_of(cell) == name], axis=0)
+        yield {"method": name, **{f">= {pace:g} px": float(s) for pace, s in zip(PACES, shares, strict=True)}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("exact", "cost", "quality"))
+    parser.add_argument("--kept", type=Path, help="default: compare-cost.jsonl, or DIR/compare-quality.jsonl")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
+    parser.add_argument("--folder", type=Path, help="quality: where art and judge are, or will be")
+    parser.add_argument("--frames", type=int, default=128)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--methods", nargs="+", default=list(NAMES))
+    parser.add_argument("--even", action="store_true", help="quality: every method at eta 0 too")
+    parser.add_argument("--cell", type=json.loads, help=argparse.SUPPRESS)
+    said = parser.parse_args()
+    torch.set_num_threads(1)
+    if said.what == "quality" and said.folder is None:
+        parser.error("quality needs --folder, where the judge is or will be trained")
+    if said.what == "exact":
+        able = [name for name in said.methods if name == "fifo" or lacks(METHODS[name], card("gauss")) is None]
+        show("the exact video", [exact(name, eta) for name in able for eta in (0.0, 1.0)])
+    elif said.cell is not None:
+        print(json.dumps(cost(said.cell) if said.what == "cost" else quality(said.cell, said.folder)))
+    elif said.what == "cost":
+        cells: list[Cell] = [{"method": name, "frames": length} for length in said.lengths for name in said.methods]
+        made = fill(cells, said.kept or Path("compare-cost.jsonl"), ["cost"])
+        show("time and memory against length", list(costs(made)))
+    else:
+        ways: list[Cell] = [{"method": name} for name in ("world", *said.methods)]
+        cells = [{**way, "frames": said.frames, "seed": seed} for seed in range(said.seeds) for way in ways]
+        if said.even:  # FreeNoise's eta is 0: what the others are at that
+            ways = [
+                {"method": name, "eta": 0.0}
+                for name in said.methods
+                if name not in METHODS or METHODS[name].eta is None
+            ]
+            cells += [{**way, "frames": said.frames, "seed": seed} for seed in range(said.seeds) for way in ways]
+        kept = said.kept or said.folder / "compare-quality.jsonl"
+        made = fill(cells, kept, ["quality", "--folder", str(said.folder)])
+        show("share of frames by motion", list(motions(made)))
+        show(f"quality over {said.frames} frames, {said.seeds} seeds, drift behind each", list(scores(made)))
+
+
+if __name__ == "__main__":
+    main()
