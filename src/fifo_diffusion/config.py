@@ -13,7 +13,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from fifo_diffusion.errors import BadInput
 
-Lookahead = Literal["off", "last", "middle"]
+
+
+def _part_of_a_window(lookahead: str) -> str:
+    lo, dash, hi = lookahead.partition("-")
+    if lookahead not in ("off", "last", "middle") and not (dash and lo.isdecimal() and hi.isdecimal()):
+        raise ValueError(
+            "it must be 'off', 'last' or 'middle', or the frames of a window to keep, LO-HI, counted from 0, such as "
+            "'6-14'"
+        )
+    return lookahead
+
+
+Lookahead = Annotated[str, AfterValidator(_part_of_a_window)]
 
 
 def _says_something(prompt: str) -> str:

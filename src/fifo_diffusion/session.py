@@ -47,9 +47,6 @@ def unwatched(stage: str, done: int, total: int) -> None:
     """Nobody looks on."""
 
 
-_KEEP: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
-
-
 def resolve(run: Run, clip_too: bool = True) -> Decided:
     """The run with every setting decided: the model's defaults, this machine's device and dtype.
 
@@ -121,7 +118,17 @@ def _room(card: models.Card, size: tuple[int, int], dtype: str, gib: float | Non
 
 
 def _plan(model: str, partitions: int, lookahead: str) -> Plan:
-    return Plan(models.card(model).window, partitions, _KEEP[lookahead])
+    window = models.card(model).window
+    named: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
+    if lookahead in named:
+        return Plan(window, partitions, named[lookahead])
+    lo, hi = map(int, lookahead.split("-"))
+    if not lo < hi <= window:
+        raise BadInput(
+            f"lookahead is {lookahead}; {model} has windows of {window} frames, of which LO-HI can be kept with "
+            f"0 <= LO < HI <= {window}"
+        )
+    return Plan(window, partitions, (lo, hi))
 
 
 @dataclass(frozen=True, eq=False)
