@@ -41,6 +41,7 @@ from fifo_diffusion.windows import Keep, Plan
 from report import Row, show
 
 LAGS, STRETCH = (1, 4, 8), 16
+SOLVERS: Sequence[Solver] = ("ddim", "2m")
 SIDE, WARM, SEEN = 24, 50, 30  # of sampled streams: pixels each way, iterations dropped, frames measured
 
 Spacing = Callable[[int], NoiseSchedule]
@@ -233,9 +234,6 @@ def table_kept(seeds: int, dtype: torch.dtype) -> Iterator[Row]:
                 for solver in SOLVERS:
                     row[f"{video}, {solver}"] = measured(replace(case, video=video, solver=solver), dtype)["distance"]
             yield row
-
-
-SOLVERS: Sequence[Solver] = ("ddim", "2m")
 
 
 def table_videos(seeds: int, dtype: torch.dtype) -> Iterator[Row]:

@@ -7,23 +7,38 @@ They are written here and not in the engine, because none but the kept range ear
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from exact import Case, Row, autocovariance, figures, impulses, measured, plainly, truth
+from exact import (
+    SOLVERS,
+    SPACINGS,
+    VIDEOS,
+    Advance,
+    Case,
+    autocovariance,
+    calls,
+    figures,
+    impulses,
+    measured,
+    plainly,
+    truth,
+)
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.execute import Batched
+from fifo_diffusion.models.gauss import GaussianVideo
 from fifo_diffusion.protocols import Noise
+from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.windows import Plan, Window
-from report import show
+from report import Row, show
 
-CASE = Case()
-VIDEOS = ("AR .9", "AR .99 + AR .6", "still + wave of 12")
+SHOWN = ("AR .9", "AR .99 + AR .6", "still + wave of 12")
 
 
 # --- a few clean frames from before, in front of every window (MIGA, arXiv:2605.18233) ---
@@ -87,7 +102,7 @@ def guided(case: Case, older: int, guides: Sequence[int], placed: bool, longer: 
     return _figures(case, len(plan.windows), lambda noise: replace(case.engine(noise), plan=plan), advance)
 
 
-def _figures(case: Case, calls: float, make, advance=plainly) -> dict[str, float]:
+def _figures(case: Case, calls: float, make: Callable[[Noise], Engine], advance: Advance = plainly) -> dict[str, float]:
     return {"calls": calls, **figures(autocovariance(*impulses(make, advance)), truth(case))}
 
 
@@ -128,18 +143,17 @@ class Corrected:
 
 @dataclass(frozen=True)
 class Cut(Plan):
-    """The queue cut into pieces of the given lengths, each in the middle of its window; `lead` clean places."""
+    """The queue cut into pieces of the given lengths, each in the middle of its window; f // 4 clean places."""
 
     lengths: tuple[int, ...] = ()
-    lead: int = 0
 
     @property
     def context(self) -> int:
-        return self.lead
+        return self.window // 4
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
-        ends = [self.lead + e for e in accumulate(self.lengths, initial=0)]
+        ends = [self.context + e for e in accumulate(self.lengths, initial=0)]
         out = []
         for start, stop in pairwise(ends):
             first = start - (self.window - (stop - start)) // 2
@@ -167,6 +181,49 @@ def in_turn(case: Case, plans: Sequence[Plan]) -> dict[str, float]:
     return _figures(case, calls, lambda noise: replace(case.engine(noise), plan=plans[0]), InTurn(plans))
 
 
+# --- several levels a place: a short queue in fine steps, the other way round than several frames a level ---
+
+
+@dataclass(frozen=True)
+class Fine:
+    """m steps of a schedule with m times the levels, and only then does the queue move on by a frame."""
+
+    m: int
+    schedule: NoiseSchedule
+
+    def __call__(self, engine: Engine, state: State) -> tuple[Tensor, State]:
+        assert isinstance(engine.execute, Batched)
+        plan, fine, network = engine.plan, self.schedule, engine.execute.denoise
+        queue, past, noisy = state.queue, state.past, slice(engine.plan.context, None)
+        for done in range(self.m):
+            level = (self.m * plan.level - done).clamp(min=0)
+            time = fine.times(level, queue)[None]
+            out = [network(queue[:, :, w.read], time[:, w.read], {})[:, :, w.kept] for w in plan.windows]
+            z, answer = queue[:, :, noisy], torch.cat(out, dim=2)
+            if past is None:
+                z = fine.step(z, answer, level[noisy])
+            else:
+                z, x0 = fine.step_2m(z, answer, level[noisy], past[:, :, noisy])
+                past = torch.cat([past[:, :, : plan.context], x0], dim=2)
+            queue = torch.cat([queue[:, :, : plan.context], z], dim=2)
+        off = queue[:, :, plan.context : plan.context + 1]
+        tail = engine.noise(0, plan.levels, off[:, :, 0])[:, :, None]
+        queue = torch.cat([queue[:, :, 1:], tail], dim=2)
+        if past is not None:
+            past = torch.cat([past[:, :, 1:], torch.zeros_like(off)], dim=2)
+        return off, State(state.iteration + 1, queue, past)
+
+
+def fine(case: Case, m: int) -> dict[str, float]:
+    schedule = SPACINGS[case.spacing](m * case.plan.levels)
+    network = GaussianVideo(schedule, autocovariance=VIDEOS[case.video])
+
+    def make(noise: Noise) -> Engine:
+        return replace(case.engine(noise), execute=Batched(network, 64))
+
+    return _figures(case, m * calls(case), make, Fine(m, schedule))
+
+
 # --- overlapping windows averaged ---
 
 
@@ -184,78 +241,66 @@ def averaged(engine: Engine, state: State) -> tuple[Tensor, State]:
 
 
 def ideas(case: Case) -> Iterator[tuple[str, dict[str, float]]]:
-    f64 = torch.float64
-    last, middle = replace(case, keep="last"), replace(case, keep="middle")
-    late = replace(case, keep=(6, 14))
-    half = replace(case, partitions=2)
-    yield "the paper", measured(last, f64)
-    for lo in (4, 5, 6, 7):
-        yield f"kept {lo}-{lo + 8}", measured(replace(case, keep=(lo, lo + 8)), f64)
-        yield f"kept {lo}-{lo + 8}, 2M", measured(replace(case, keep=(lo, lo + 8), solver="2m"), f64)
-    for name, base in (("paper", last), ("6-14", late)):
-        first = base.plan.context
-        for m, spread in ((2, 4), (4, 4), (4, 16)):
-            older = m * spread
-            guides = [spread * i for i in range(m)]
-            for placed in (True, False):
-                for longer in (False, True):
-                    how = f"{'longer ' if longer else ''}window, {'placed' if placed else 'as neighbours'}"
-                    yield (
-                        f"{name} + {m} clean frames {spread} apart, {how}",
-                        guided(base, older, guides, placed, longer),
-                    )
-        yield (
-            f"{name} + the 4 clean frames nearest, placed",
-            guided(base, 0, [first - 4 + i for i in range(4)], True, False),
-        )
-    for name, base in (("paper", last), ("6-14", late)):
-        for c in (0.1, 0.2, 0.3, 0.5):
-            yield f"{name}, tail correlated {c}", correlated_tail(base, c)
+    """Case by case; `paper` is n 4 with the last half kept, `late` keeps 6-14; DDIM unless it says 2M."""
+    exactly = torch.float64
+    paper, late = replace(case, keep="last"), replace(case, keep=(6, 14))
+    bases = {"paper": paper, "late": late}
+
+    def both(**changed: Any) -> Iterator[tuple[str, Case]]:
+        yield from ((name, replace(base, **changed)) for name, base in bases.items())
+
+    for lo in (8, 7, 6, 5, 4):
+        for solver in SOLVERS:
+            kept = replace(case, keep=(lo, lo + 8), solver=solver)
+            yield f"kept {lo}-{lo + 8}{'' if solver == 'ddim' else ', 2M'}", measured(kept, exactly)
+    for n in (3, 2, 1):
+        for solver in SOLVERS:
+            for name, some in both(partitions=n, solver=solver):
+                yield f"{name}, n {n}{'' if solver == 'ddim' else ', 2M'}", measured(some, exactly)
+    for n, m in ((2, 2), (1, 2), (1, 4)):
+        for solver in SOLVERS:
+            for name, some in both(partitions=n, solver=solver):
+                yield f"{name}, n {n}, {m} levels a place{'' if solver == 'ddim' else ', 2M'}", fine(some, m)
     for k, n in ((2, 4), (4, 4), (2, 8), (4, 16)):
-        for name, keep in (("paper", "last"), ("middle", "middle")):
-            yield f"{name}, {k} frames a level, n {n}", measured(replace(case, keep=keep, partitions=n, frames_per_level=k), f64)
-    for n in (1, 2, 3, 4):
-        for name, keep in (("paper", "last"), ("6-14", (6, 14))):
-            for solver in ("ddim", "2m"):
-                yield f"{name}, n {n}, {solver}", measured(replace(case, keep=keep, partitions=n, solver=solver), f64)
-    for r in (0.02, 0.05, 0.1, 0.2):
-        plan = replace(half, keep=(6, 14))
-        yield f"6-14, n 2, corrector {r}", _figures(case, 2.0 * len(plan.plan.windows), plan.engine, Corrected(r))
-        plan = replace(half, keep="last")
-        yield f"paper, n 2, corrector {r}", _figures(case, 2.0 * len(plan.plan.windows), plan.engine, Corrected(r))
-    yield "averaged, paper's windows", _figures(case, 8.0, last.engine, averaged)
-    yield "averaged, 6-14's windows", _figures(case, 8.0, late.engine, averaged)
-    # cuts in turn
-    n = case.partitions
-    whole, stag = (16,) * n, (8,) + (16,) * (n - 1) + (8,)
-    yield "no lookahead", measured(replace(case, keep="all"), f64)
-    for lead in (0, 4, 8):
-        yield (
-            f"cuts in turn, whole windows, context {lead}",
-            in_turn(case, [Cut(16, n, lengths=whole, lead=lead), Cut(16, n, lengths=stag, lead=lead)]),
-        )
-        eights = (8,) * (2 * n)
-        shifted = (4,) + (8,) * (2 * n - 1) + (4,)
-        yield (
-            f"cuts in turn, halves, context {lead}",
-            in_turn(case, [Cut(16, n, lengths=eights, lead=lead), Cut(16, n, lengths=shifted, lead=lead)]),
-        )
-    for lead in (4, 6, 8):
-        for name, lengths in {
-            "even": (8,) * 8,
-            "short at the noisy end": (14, 12, 10, 8, 6, 6, 4, 4),
-            "short at the clean end": (4, 4, 6, 6, 8, 10, 12, 14),
-            "short in the middle": (12, 8, 6, 4, 4, 6, 10, 14),
-        }.items():
-            if n == 4:
-                yield f"pieces {name}, context {lead}", in_turn(case, [Cut(16, n, lengths=lengths, lead=lead)])
+        for name, some in both(partitions=n, frames_per_level=k):
+            yield f"{name}, {k} frames a level, n {n}", measured(some, exactly)
+    for name, base in bases.items():
+        for spread in (1, 4, 16):
+            for placed in (True, False):
+                for longer in (True, False):
+                    how = f"{'longer' if longer else 'same'} window, {'placed' if placed else 'as neighbours'}"
+                    guides = range(0, 4 * spread, spread)
+                    yield (
+                        f"{name}, 4 clean frames {spread} apart, {how}",
+                        guided(base, guides.stop, guides, placed, longer),
+                    )
+    for c in (0.05, 0.1, 0.2, 0.3):
+        for name, base in bases.items():
+            yield f"{name}, tail correlated {c}", correlated_tail(base, c)
+        yield f"late, n 2, 2M, tail correlated {c}", correlated_tail(replace(late, partitions=2, solver="2m"), c)
+    for r in (0.05, 0.2, 0.4):
+        for name, some in both(partitions=2):
+            yield f"{name}, n 2, corrector {r}", _figures(case, 2 * calls(some), some.engine, Corrected(r))
+    for name, base in bases.items():
+        yield f"{name}, windows averaged", _figures(case, calls(base), base.engine, averaged)
+    yield "no lookahead", measured(replace(case, keep="all"), exactly)
+    for name, one, other in (
+        ("no lookahead", (16, 16, 16, 16), (8, 16, 16, 16, 8)),
+        ("middle half", (8,) * 8, (4, *(8,) * 7, 4)),
+    ):
+        yield f"{name}, cuts in turn", in_turn(case, [Cut(16, 4, lengths=one), Cut(16, 4, lengths=other)])
+    for name, lengths in (
+        ("short at the noisy end", (14, 12, 10, 8, 6, 6, 4, 4)),
+        ("short at the clean end", (4, 4, 6, 6, 8, 10, 12, 14)),
+    ):
+        yield f"centred pieces {name}", in_turn(case, [Cut(16, 4, lengths=lengths)])
 
 
 def rows() -> Iterator[Row]:
-    results = [dict(ideas(replace(CASE, video=video))) for video in VIDEOS]
+    results = [dict(ideas(Case(video=video))) for video in SHOWN]
     for name, first in results[0].items():
         row: dict[str, str | float | int] = {"idea": name, "calls": first["calls"]}
-        for video, result in zip(VIDEOS, results, strict=True):
+        for video, result in zip(SHOWN, results, strict=True):
             row |= {f"{video}: {what}": result[name][what] for what in ("variance", "lag 8", "distance")}
         yield row
 

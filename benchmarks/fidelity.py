@@ -1,4 +1,4 @@
-"""Does the stream look like the model's own clips?  The embedded model, setting by setting (tables 1-2 of docs/method.md).
+"""Does the stream look like the model's own clips?  The embedded model, setting by setting (docs/method.md).
 
     python benchmarks/fidelity.py --folder DIR [--seeds 5] [--only 'n 4 last' ...] [--weights FOLDER]
 
@@ -6,7 +6,7 @@ Streams are made as `fifo generate` makes them, one prompt and seed after the ot
 that it goes on where it was stopped, and a measure added later needs no new streams.  `--measure` only measures what
 is there.  The art and the judge are kept in DIR too (or --judge DIR: training it takes minutes).
 
-Of frames 16-79, the mean over streams ± its standard error, each stream a prompt and a seed of its own:
+Of frames 16-47, the mean over streams ± its standard error, each stream a prompt and a seed of its own:
 
 - variance of the latents, and half the mean squared change over d frames, divided by it (0 frozen, 1 unrelated);
 - distance: Wasserstein-2 between 16 frames of the stream and of the model's own clips of that prompt, taken as
@@ -38,20 +38,22 @@ from fifo_diffusion import models
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.config import Run
 from fifo_diffusion.decode import to_frames, to_pixels
+from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.prompts import OnePrompt
-from fifo_diffusion.protocols import Noise
+from fifo_diffusion.protocols import Call, Noise
+from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.session import Session, resolve
 from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import Caption, World
 from report import Row, show
 
-FRAMES, DROPPED = 80, 16  # of a stream, and those at its start that were the base clip's own
+FRAMES, DROPPED = 48, 16  # of a stream, and those at its start that were the base clip's own
 OWN = 6  # clips of the model for each prompt
 CHANGES = (1, 2, 4, 8, 15)
 CAPTIONS = (
@@ -66,26 +68,30 @@ CAPTIONS = (
 Setting = Mapping[str, Any]
 PLAIN: Setting = {"model": "embedded", "guidance": 1.0, "device": "cpu", "batch": 2}
 LATE = {"lookahead": "6-14"}
-SETTINGS: Mapping[str, Setting] = {
+SETTINGS: Mapping[str, Setting] = {  # partitions and kept range; guidance off and eta 1 unless it says otherwise
     "n 4 last": {},
-    "n 4 middle": {"lookahead": "middle"},
     "n 4 6-14": LATE,
     "n 2 last": {"partitions": 2},
-    "n 2 middle": {"partitions": 2, "lookahead": "middle"},
     "n 2 6-14": {"partitions": 2, **LATE},
-    "n 4 off": {"lookahead": "off"},
-    "n 1 off": {"partitions": 1, "lookahead": "off"},
     "n 1 last": {"partitions": 1},
     "n 1 6-14": {"partitions": 1, **LATE},
-    "n 2 last eta 0": {"partitions": 2, "eta": 0.0},
+    "n 1 off": {"partitions": 1, "lookahead": "off"},
+    "n 2 off": {"partitions": 2, "lookahead": "off"},
+    "n 4 off": {"lookahead": "off"},
+    "n 4 middle": {"lookahead": "middle"},
+    "n 2 middle": {"partitions": 2, "lookahead": "middle"},
     "n 2 6-14 eta 0": {"partitions": 2, "eta": 0.0, **LATE},
     "n 2 6-14 2m": {"partitions": 2, "solver": "2m", **LATE},
     "n 1 6-14 2m": {"partitions": 1, "solver": "2m", **LATE},
-    "n 4 last tail .1": {"tail": 0.1},
-    "n 2 6-14 tail .1": {"partitions": 2, "tail": 0.1, **LATE},
+    "n 1 6-14, 4 levels a place": {"partitions": 1, "levels_a_place": 4, **LATE},
+    "n 2 6-14, 2 levels a place": {"partitions": 2, "levels_a_place": 2, **LATE},
+    "n 2 last, tail .1": {"partitions": 2, "tail": 0.1},
+    "n 2 6-14, tail .05": {"partitions": 2, "tail": 0.05, **LATE},
+    "n 2 last eta 0": {"partitions": 2, "eta": 0.0},
+    "guided n 2 last": {"partitions": 2, "guidance": 4.0},
+    "guided n 2 6-14": {"partitions": 2, "guidance": 4.0, **LATE},
     "guided n 4 last": {"guidance": 4.0},
     "guided n 4 6-14": {"guidance": 4.0, **LATE},
-    "guided n 4 middle": {"guidance": 4.0, "lookahead": "middle"},
 }
 
 
@@ -105,29 +111,76 @@ class CorrelatedTail:
         return (1 - self.c**2) ** 0.5 * torch.stack(drawn).sum(dim=0)
 
 
+@dataclass(frozen=True)
+class FineSteps:
+    """Streams that take m steps of a schedule with m times the levels for every frame the queue moves on by."""
+
+    engine: Engine
+    schedule: NoiseSchedule
+    m: int
+
+    def __call__(self, state: State) -> tuple[Tensor, State]:
+        engine, plan, queue = self.engine, self.engine.plan, state.queue.clone()
+        first, noisy = state.iteration - plan.context, slice(plan.context, plan.length)
+        for done in range(self.m):
+            level = (self.m * plan.level - done).clamp(min=0)
+            time = self.schedule.times(level, queue)[None]
+            calls = [
+                Call(queue[:, :, w.read], time[:, w.read], engine.condition(range(first, first + plan.window)))
+                for w in plan.windows  # one prompt, so any frames hear it
+            ]
+            answers = engine.execute(calls)
+            out = torch.cat([a[:, :, w.kept] for a, w in zip(answers, plan.windows, strict=True)], dim=2)
+            places = range(plan.context, plan.length)
+            fresh = [engine.noise(first + p, 10_000 + int(level[p]), queue[:, :, 0]) for p in places]
+            z, fresh_noise = queue[:, :, noisy], torch.stack(fresh, dim=2)
+            queue[:, :, noisy] = self.schedule.step(z, out, level[noisy], engine.eta, fresh_noise)
+        frames = queue[:, :, plan.context : plan.context + 1]
+        tail = engine.noise(first + plan.length, plan.levels, frames[:, :, 0])[:, :, None]
+        return frames, State(state.iteration + 1, torch.cat([queue[:, :, 1:], tail], dim=2))
+
+    def stream(self, state: State) -> Iterator[Tensor]:
+        while True:
+            number = state.iteration
+            frames, state = self(state)
+            if number >= 0:
+                yield frames
+
+
+@torch.no_grad()
 def make(setting: Setting, seed: int, weights: str | None, file: Path) -> None:
     """Keeps the latents (1, C, FRAMES, H, W) of one stream."""
-    said = {**PLAIN, **setting, "seed": seed, "prompt": plain(CAPTIONS[seed % len(CAPTIONS)]), "frames": 0, "weights": weights}
-    tail = said.pop("tail", 0.0)
-    session = Session(resolve(Run.of(said)))
-    state, engine = session.start(), session.engine
+    said = {**PLAIN, **setting, "seed": seed, "prompt": plain(CAPTIONS[seed % len(CAPTIONS)]), "frames": 0}
+    tail, m = said.pop("tail", 0.0), said.pop("levels_a_place", 1)
+    session = Session(resolve(Run.of({**said, "weights": weights})))
+    engine, state = session.engine, session.start()
+    frames = (some for some, _ in engine.stream(state))
     if tail:
-        engine = replace(engine, noise=CorrelatedTail(engine.noise, engine.plan.levels, tail))
-    latents = torch.cat([frames for frames, _ in islice(engine.stream(state), FRAMES)], dim=2)
-    _keep(latents, file)
+        noise = CorrelatedTail(engine.noise, engine.plan.levels, tail)
+        frames = (some for some, _ in replace(engine, noise=noise).stream(state))
+    elif m > 1:
+        schedule = session.model.schedule(m * engine.plan.levels, "even")
+        clip = plain_clip(session, schedule, [said["prompt"]], (seed,))
+        frames = FineSteps(engine, schedule, m).stream(engine.warm_start(clip))
+    _keep(torch.cat(list(islice(frames, FRAMES)), dim=2), file)
+
+
+def plain_clip(session: Session, schedule: NoiseSchedule, prompts: Sequence[str], seeds: tuple[int, ...]) -> Tensor:
+    """(prompts, C, f, H, W): what the model samples plainly, every frame at the same level."""
+    model, run, card = session.model, session.run, models.card(session.run.model)
+    like = torch.zeros(len(prompts), model.channels, card.window, run.size[1] // card.space, run.size[0] // card.space)
+    denoise = Guided(model.denoiser(schedule), run.guidance)
+    heard = OnePrompt(model.embed(prompts), model.embed([""] * len(prompts)))
+    *_, latents = sample_clip(denoise, schedule, heard, SeededNoise(seeds), like, run.eta)
+    return latents
 
 
 def own_clips(kind: Setting, prompt: int, weights: str | None, file: Path) -> None:
-    """Keeps clips (OWN, C, f, H, W) that the model samples plainly, every frame at the same level."""
+    """Keeps OWN clips that the model samples plainly."""
     caption = plain(CAPTIONS[prompt])
     session = Session(resolve(Run.of({**PLAIN, **kind, "prompt": caption, "weights": weights})))
-    model, engine, run = session.model, session.engine, session.run
-    like = torch.zeros(OWN, model.channels, engine.plan.window, run.size[1] // 8, run.size[0] // 8)
-    denoise = Guided(model.denoiser(engine.schedule), run.guidance)
-    heard = OnePrompt(model.embed([caption] * OWN), model.embed([""] * OWN))
     seeds = tuple(range(10_000 + OWN * prompt, 10_000 + OWN * (prompt + 1)))
-    *_, latents = sample_clip(denoise, engine.schedule, heard, SeededNoise(seeds), like, run.eta)
-    _keep(latents, file)
+    _keep(plain_clip(session, session.engine.schedule, [caption] * OWN, seeds), file)
 
 
 def _keep(latents: Tensor, file: Path) -> None:
@@ -178,7 +231,7 @@ class Eyes:
         return {**right, "flicker": flicker(frames)}
 
     def stream(self, latents: Tensor, caption: Caption, own: Tensor) -> dict[str, float]:
-        latents = latents[:, :, DROPPED:]
+        latents = latents[:, :, DROPPED:FRAMES]
         part, centre = ceil(0.15 * latents.shape[2]), own.mean(dim=(0, 2, 3, 4))
         return {
             **changes(latents),
