@@ -108,7 +108,8 @@ class CorrelatedTail:
             return self.noise(frame, level, like)
         terms = range(ceil(log(1e-7) / log(self.c)))
         drawn = [self.c**i * self.noise(frame - i, level, like) for i in terms]
-        return (1 - self.c**2) ** 0.5 * torch.stack(drawn).sum(dim=0)
+        out: Tensor = (1 - self.c**2) ** 0.5 * torch.stack(drawn).sum(dim=0)
+        return out
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def make(setting: Setting, seed: int, weights: str | None, file: Path) -> None:
     tail, m = said.pop("tail", 0.0), said.pop("levels_a_place", 1)
     session = Session(resolve(Run.of({**said, "weights": weights})))
     engine, state = session.engine, session.start()
-    frames = (some for some, _ in engine.stream(state))
+    frames: Iterator[Tensor] = (some for some, _ in engine.stream(state))
     if tail:
         noise = CorrelatedTail(engine.noise, engine.plan.levels, tail)
         frames = (some for some, _ in replace(engine, noise=noise).stream(state))

@@ -4,11 +4,11 @@ are not equally noisy, which it was never trained for.
     python benchmarks/gap.py --folder DIR [--clips 16] [--weights FOLDER]
     python benchmarks/gap.py --model NAME --weights W --videos FOLDER
 
-Real clips of the world, of scenes that nothing was trained on, are encoded and noised; the network's error in the noise
-of a frame, in the windows of FIFO-Diffusion, is divided by its error in the same frame, noise and level where all frames
-of the clip are at that level.  1: no gap.  `relative` is the mean over all levels of the queue, ± its standard error over
-clips (jackknife); then the same over quarters of the timesteps.  For other models: a folder of videos, each named for
-what it shows.
+Real clips of the world, of scenes that nothing was trained on, are encoded and noised; the network's error in the
+noise of a frame, in the windows of FIFO-Diffusion, is divided by its error in the same frame, noise and level where all
+frames of the clip are at that level.  1: no gap.  `relative` is the mean over all levels of the queue, ± its standard
+error over clips (jackknife); then the same over quarters of the timesteps.  For other models: a folder of videos, each
+named for what it shows.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def rows(model: Model, window: int, measured: Mapping[tuple[int, str], Tensor]) 
     for (n, kept), errors in measured.items():
         time = model.schedule(window * n, "even").time[1:]
         value, spread = relative(errors, time >= 0)
-        row: dict[str, str | float | int] = {"n": n, "kept": kept, "relative": value, "±": spread}
+        row: dict[str, str | float | int] = {"n": n, "kept": kept, "relative": value, "relative ±": spread}
         for band in range(BANDS):
             lo, hi = (TIMESTEPS * (band + i) // BANDS for i in (0, 1))
             row[f"t {lo}-{hi - 1}"] = relative(errors, (time >= lo) & (time < hi))[0]

@@ -14,7 +14,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from fifo_diffusion.errors import BadInput
 
 
-
 def _part_of_a_window(lookahead: str) -> str:
     lo, dash, hi = lookahead.partition("-")
     if lookahead not in ("off", "last", "middle") and not (dash and lo.isdecimal() and hi.isdecimal()):

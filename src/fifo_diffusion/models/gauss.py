@@ -26,7 +26,6 @@ from fifo_diffusion.schedule import (
     scaled_linear_betas,
 )
 
-
 Autocovariance = Callable[[Tensor], Tensor]
 """The covariance of frames d >= 0 apart, elementwise: integers (...) in float -> (...)."""
 
