@@ -14,9 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HERE = platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
-"""Whether float32 products on this machine's CPU are oneDNN's; elsewhere torch chooses well by itself."""
+"""Whether products on this machine's CPU are oneDNN's; elsewhere torch chooses well by itself."""
 
-Activation = Literal["none", "gelu-tanh"]
+_QUICK = (torch.float32, torch.bfloat16)
+
+Activation = Literal["none", "gelu", "gelu-tanh"]
+_NAMES: dict[Activation, tuple[str, list[float], str]] = {
+    "none": ("none", [], ""),
+    "gelu": ("gelu", [], "none"),
+    "gelu-tanh": ("gelu", [], "tanh"),
+}
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: Activation = "none") -> Tensor:
@@ -24,12 +31,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: Activati
 
     With gradients, for other precisions and on other devices it is torch's.
     """
-    if HERE and x.dtype is torch.float32 and x.device.type == "cpu" and not torch.is_grad_enabled():
-        attribute, kind = ("none", "") if then == "none" else ("gelu", "tanh")
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, attribute, [], kind)
+    if HERE and x.dtype in _QUICK and x.device.type == "cpu" and not torch.is_grad_enabled():
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_NAMES[then])
         return out
     out = F.linear(x, weight, bias)
-    return F.gelu(out, approximate="tanh") if then == "gelu-tanh" else out
+    return out if then == "none" else F.gelu(out, approximate="tanh" if then == "gelu-tanh" else "none")
 
 
 class Linear(nn.Linear):

@@ -20,8 +20,10 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fifo_diffusion.models.latent import MOST_ROWS
+from fifo_diffusion.models.unet3d_layers import attend_along, layers, repeated
 
 
 class FrameUNet(UNet3DConditionModel):
@@ -84,14 +86,22 @@ class FrameUNet(UNet3DConditionModel):
 
         encoder_hidden_states: text (B, L, D), or (B, F, L, D) where each frame hears its own.  fps: frames a second,
         (B,) or (B, F), where the network has an embedding for it.
+
+        For m B texts all windows are answered for the first B, then for the next B, and so on: (m B, C, F, H, W).
+        What comes before the network first hears a text is computed once for all m: 7 % of VideoCrafter2.
         """
         windows, _, frames, height, width = sample.shape
-        rows = windows * height * width
-        if windows > 1 and rows > MOST_ROWS:
-            pieces = -(-windows // max(1, MOST_ROWS // (height * width)))
-            parts = [x.chunk(pieces) for x in (sample, timestep, encoder_hidden_states)]
-            rates = [None] * len(parts[0]) if fps is None else fps.chunk(pieces)
-            return torch.cat([self(*part, rate) for *part, rate in zip(*parts, rates, strict=True)])
+        text = encoder_hidden_states
+        if text.ndim == 3:
+            text = text[:, None]
+        times = len(text) // windows
+        if windows > 1 and times * windows * height * width > MOST_ROWS:
+            size = max(1, MOST_ROWS // (times * height * width))
+            texts = text.unflatten(0, (times, windows)).split(size, dim=1)
+            rates = [None] * len(texts) if fps is None else fps.split(size)
+            some = zip(sample.split(size), timestep.split(size), texts, rates, strict=True)
+            parts = [self(x, t, c.flatten(0, 1), rate).unflatten(0, (times, -1)) for x, t, c, rate in some]
+            return torch.cat(parts, dim=1).flatten(0, 1)
 
         def embed(layers: nn.Module, number: Tensor) -> Tensor:
             row: Tensor = layers(self.time_proj(number.flatten()).to(sample.dtype))
@@ -101,29 +111,30 @@ class FrameUNet(UNet3DConditionModel):
         if fps is not None:
             rate = fps[:, None].expand(-1, frames) if fps.ndim == 1 else fps
             emb = emb + embed(self.fps_embedding, rate)
-        text = encoder_hidden_states
-        text = text.repeat_interleave(frames, dim=0) if text.ndim == 3 else text.flatten(0, 1)  # (B F, L, D)
+        emb = functional.silu(emb)
         size = 2**self.num_upsamplers  # heights and widths that do not halve so often are told to the upsamplers
         odd = bool(height % size or width % size)
 
-        x = self.conv_in(sample.transpose(1, 2).flatten(0, 1))  # (B F, C0, H, W)
-        x = self.transformer_in(x, num_frames=frames, return_dict=False)[0]
+        x = sample.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = attend_along(self.transformer_in, self.conv_in(x), frames)  # (B F, C0, H, W)
         skips: list[Tensor] = [x]
         for block in self.down_blocks:
-            x, more = block(x, emb, num_frames=frames, **_heard(block, text))
-            skips += more
-        x = self.mid_block(x, emb, num_frames=frames, **_heard(self.mid_block, text))
+            for layer in layers(block):
+                x = layer(x, emb, text, frames)
+                skips.append(x)
+            for down in block.downsamplers or ():
+                x = down(x)
+                skips.append(x)
+        for layer in layers(self.mid_block):
+            x = layer(x, emb, text, frames)
         for block in self.up_blocks:
-            n = len(block.resnets)
-            skips, used = skips[:-n], tuple(skips[-n:])
-            to = skips[-1].shape[2:] if odd and skips else None
-            x = block(x, used, emb, upsample_size=to, num_frames=frames, **_heard(block, text))
-        x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
-        return x.unflatten(0, (windows, frames)).transpose(1, 2)
-
-
-def _heard(block: nn.Module, text: Tensor) -> dict[str, Tensor]:
-    return {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}
+            for layer in layers(block):
+                x = torch.cat([x, repeated(skips.pop(), len(x))], dim=1)
+                x = layer(x, emb, text, frames)
+            for up in block.upsamplers or ():
+                x = up(x, skips[-1].shape[2:] if odd else None)
+        x = self.conv_out(functional.silu(self.conv_norm_out(x), inplace=True))
+        return x.unflatten(0, (-1, frames)).transpose(1, 2)
 
 
 class _Same(nn.Module):
