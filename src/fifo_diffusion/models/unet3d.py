@@ -22,6 +22,7 @@ from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fifo_diffusion.models.frame_attention import FrameAttention, RelativeAttention, RelativePosition
 from fifo_diffusion.models.latent import MOST_ROWS
 from fifo_diffusion.models.unet3d_layers import attend_along, layers, repeated
 
@@ -66,12 +67,12 @@ class FrameUNet(UNet3DConditionModel):
         if not temporal_convolutions:
             for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
                 block.temp_convs = nn.ModuleList(_Same() for _ in block.temp_convs)
-        if relative_positions:
-            for attention in self.temporal_attentions():
+        for attention in self.temporal_attentions():
+            if relative_positions:
                 width = attention.inner_dim // attention.heads
                 attention.relative_position_k = RelativePosition(width, relative_positions)
                 attention.relative_position_v = RelativePosition(width, relative_positions)
-                attention.set_processor(RelativeAttention())
+            attention.set_processor(RelativeAttention() if relative_positions else FrameAttention())
 
     def temporal_attentions(self) -> Iterator[Attention]:
         """Every attention from frame to frame."""
@@ -142,39 +143,3 @@ class _Same(nn.Module):
 
     def forward(self, hidden_states: Tensor, num_frames: int = 1) -> Tensor:
         return hidden_states
-
-
-class RelativePosition(nn.Module):
-    """An embedding for each distance between two frames, -most..most; farther ones share the last (eq. 4 of
-    arXiv:1803.02155)."""
-
-    def __init__(self, width: int, most: int) -> None:
-        super().__init__()
-        self.embeddings_table = nn.Parameter(torch.zeros(2 * most + 1, width))
-
-    def forward(self, frames: int) -> Tensor:
-        """(F, F, width): from the frame that asks to the frame that answers."""
-        most = len(self.embeddings_table) // 2
-        place = torch.arange(frames, device=self.embeddings_table.device)
-        return self.embeddings_table[(place - place[:, None]).clamp(-most, most) + most]
-
-
-class RelativeAttention:
-    """A diffusers attention processor: self-attention in which keys and values know how far apart two frames are.
-
-    softmax(q (k + K)' / sqrt(width)) (v + V), K and V being the embeddings of distances (eq. 1 and 2 of
-    arXiv:1803.02155); written out, since only the logits' half of it fits torch's own attention.
-    """
-
-    def __call__(self, attn: Attention, hidden_states: Tensor, *ignored: object, **also: object) -> Any:
-        """(N, F, width of the block) -> the same; each frame attends to all frames."""
-        q, k, v = (
-            project(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (N, h, F, width)
-            for project in (attn.to_q, attn.to_k, attn.to_v)
-        )
-        frames = hidden_states.shape[1]
-        to_keys, to_values = attn.relative_position_k(frames), attn.relative_position_v(frames)
-        logits = q @ k.transpose(-1, -2) + torch.einsum("nhqd,qkd->nhqk", q, to_keys)
-        share = (logits * q.shape[-1] ** -0.5).softmax(dim=-1)
-        out = share @ v + torch.einsum("nhqk,qkd->nhqd", share, to_values)
-        return attn.to_out[1](attn.to_out[0](out.transpose(1, 2).flatten(2)))
