@@ -5,7 +5,7 @@ H W height and width (latent for latents, pixels for pixels).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,15 @@ class Denoiser(Protocol):
 
     def __call__(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
         """(B, C, F, H, W), (B, F) -> (B, C, F, H, W), in the terms `NoiseSchedule.predicts` names."""
+        ...
+
+
+@runtime_checkable
+class SharedDenoiser(Denoiser, Protocol):
+    """A denoiser that computes once what windows have in common whatever they hear."""
+
+    def each(self, z: Tensor, t: Tensor, conds: Sequence[Cond], /) -> Sequence[Tensor]:
+        """As if called with each of these conditions, which have the same names and shapes."""
         ...
 
 

@@ -7,19 +7,19 @@ torch's float32 products go to MKL, which has only AVX2 kernels for a processor 
 from __future__ import annotations
 
 import platform
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HERE = platform.machine() in ("x86_64", "AMD64") and torch.backends.mkldnn.is_available()
+HERE = platform.machine() in ("x86_64", "AMD64") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether products on this machine's CPU are oneDNN's; elsewhere torch chooses well by itself."""
 
 _QUICK = (torch.float32, torch.bfloat16)
 
 Activation = Literal["none", "gelu", "gelu-tanh"]
-_NAMES: dict[Activation, tuple[str, list[float], str]] = {
+_NAMES: dict[str, tuple[str, list[float], str]] = {
     "none": ("none", [], ""),
     "gelu": ("gelu", [], "none"),
     "gelu-tanh": ("gelu", [], "tanh"),
@@ -32,10 +32,26 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: Activati
     With gradients, for other precisions and on other devices it is torch's.
     """
     if HERE and x.dtype in _QUICK and x.device.type == "cpu" and not torch.is_grad_enabled():
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_NAMES[then])
-        return out
+        by = _opaque if torch.compiler.is_compiling() else _onednn
+        return by(x, weight, bias, then)
     out = F.linear(x, weight, bias)
     return out if then == "none" else F.gelu(out, approximate="tanh" if then == "gelu-tanh" else "none")
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_NAMES[then])
+    return out
+
+
+@torch.library.custom_op("fifo_diffusion::linear", mutates_args=())
+def _opaque(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+    """For torch.compile, which takes the operation itself only with weights that it has frozen."""
+    return _onednn(x, weight, bias, then)
+
+
+@_opaque.register_fake
+def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):
@@ -52,8 +68,16 @@ class LinearGelu(nn.Linear):
         return linear(x, self.weight, self.bias, "gelu-tanh")
 
 
-def quicken(network: nn.Module) -> None:
-    """Every plain nn.Linear inside becomes a `Linear`, its weights untouched."""
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def quick(network: Net) -> Net:
+    """The network itself: every plain nn.Linear inside is a `Linear` now, and the weights of convolutions are in the
+    order that channels-last pictures want; their values are untouched."""
     for module in network.modules():
         if type(module) is nn.Linear:
             module.__class__ = Linear
+        elif isinstance(module, nn.Conv2d | nn.Conv3d):
+            order = torch.channels_last if isinstance(module, nn.Conv2d) else torch.channels_last_3d
+            module.weight.data = module.weight.data.contiguous(memory_format=order)
+    return network

@@ -11,7 +11,8 @@ batch, h heads.  Only loaded by the models that use it, since it needs diffusers
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,9 +23,12 @@ from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fifo_diffusion.models.compiling import compile_all
 from fifo_diffusion.models.frame_attention import FrameAttention, RelativeAttention, RelativePosition
-from fifo_diffusion.models.latent import MOST_ROWS
+from fifo_diffusion.models.latent import MOST_ROWS, LatentModel
 from fifo_diffusion.models.unet3d_layers import attend_along, layers, repeated
+from fifo_diffusion.protocols import Cond
+from fifo_diffusion.schedule import NoiseSchedule
 
 
 class FrameUNet(UNet3DConditionModel):
@@ -98,10 +102,10 @@ class FrameUNet(UNet3DConditionModel):
         times = len(text) // windows
         if windows > 1 and times * windows * height * width > MOST_ROWS:
             size = max(1, MOST_ROWS // (times * height * width))
-            texts = text.unflatten(0, (times, windows)).split(size, dim=1)
-            rates = [None] * len(texts) if fps is None else fps.split(size)
-            some = zip(sample.split(size), timestep.split(size), texts, rates, strict=True)
-            parts = [self(x, t, c.flatten(0, 1), rate).unflatten(0, (times, -1)) for x, t, c, rate in some]
+            texts = torch.split(torch.unflatten(text, 0, (times, windows)), size, dim=1)
+            rates = [None] * len(texts) if fps is None else torch.split(fps, size)
+            some = zip(torch.split(sample, size), torch.split(timestep, size), texts, rates, strict=True)
+            parts = [torch.unflatten(self(x, t, c.flatten(0, 1), r), 0, (times, -1)) for x, t, c, r in some]
             return torch.cat(parts, dim=1).flatten(0, 1)
 
         def embed(layers: nn.Module, number: Tensor) -> Tensor:
@@ -135,7 +139,7 @@ class FrameUNet(UNet3DConditionModel):
             for up in block.upsamplers or ():
                 x = up(x, skips[-1].shape[2:] if odd else None)
         x = self.conv_out(functional.silu(self.conv_norm_out(x), inplace=True))
-        return x.unflatten(0, (-1, frames)).transpose(1, 2)
+        return torch.unflatten(x, 0, (-1, frames)).transpose(1, 2)
 
 
 class _Same(nn.Module):
@@ -143,3 +147,28 @@ class _Same(nn.Module):
 
     def forward(self, hidden_states: Tensor, num_frames: int = 1) -> Tensor:
         return hidden_states
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A denoiser by a network that answers m B texts for B windows (see `FrameUNet.forward`)."""
+
+    denoise: Callable[[Tensor, Tensor, Cond], Tensor]
+
+    def __call__(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
+        return self.denoise(z, t, cond)
+
+    def each(self, z: Tensor, t: Tensor, conds: Sequence[Cond], /) -> Sequence[Tensor]:
+        """One answer, (B, C, F, H, W), for each condition."""
+        together = {name: torch.cat([cond[name] for cond in conds]) for name in conds[0]}
+        return self.denoise(z, t, together).chunk(len(conds))
+
+
+class UNetModel(LatentModel):
+    """A LatentModel whose network is a FrameUNet."""
+
+    def denoiser(self, schedule: NoiseSchedule) -> Shared:
+        return Shared(self._denoise)
+
+    def compile(self) -> list[str]:
+        return compile_all([self.network], self.device)

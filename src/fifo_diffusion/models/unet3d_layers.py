@@ -60,17 +60,23 @@ def residual(net: Any, x: Tensor, emb: Tensor) -> Tensor:
     y = net.conv1(F.silu(_norm(net.norm1, x), inplace=True))
     y += repeated(net.time_emb_proj(emb), len(x))[:, :, None, None]
     y = net.conv2(F.silu(_norm(net.norm2, y), inplace=True))
-    return y + (x if net.conv_shortcut is None else net.conv_shortcut(x))
+    out: Tensor = y + (x if net.conv_shortcut is None else net.conv_shortcut(x))
+    return out
+
+
+def _clips(x: Tensor, frames: int) -> Tensor:
+    """(B F, C, H, W) -> (B, C, F, H W), channels last if x is"""
+    return torch.unflatten(x, 0, (-1, frames)).flatten(3).transpose(1, 2)
 
 
 def convolve_along(net: Any, x: Tensor, frames: int) -> Tensor:
     """Convolutions over (time, place): the published form is over (time, height, width), which torch computes four
     times as slowly in float32 on a CPU."""
-    y = x.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2)  # (B, C, F, H W)
+    y = _clips(x, frames)
     for norm, *_, convolution in (net.conv1, net.conv2, net.conv3, net.conv4):
         weight = convolution.weight.squeeze(-1)
         y = F.conv2d(F.silu(norm(y), inplace=True), weight, convolution.bias, padding=(1, 0))
-    return x + y.transpose(1, 2).flatten(0, 1).unflatten(2, x.shape[2:])
+    return x + torch.unflatten(y.transpose(1, 2).flatten(0, 1), 2, x.shape[2:])
 
 
 def attend_within(net: Any, x: Tensor, text: Tensor, frames: int) -> Tensor:
@@ -82,18 +88,18 @@ def attend_within(net: Any, x: Tensor, text: Tensor, frames: int) -> Tensor:
         y = y + _read(block.attn2, block.norm2(y), text)
         y = y + feed_forward(block.ff, block.norm3(y))
     y = _project(net.proj_out, y)
-    return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2) + repeated(x, rows)
+    return torch.unflatten(y, 1, x.shape[2:]).permute(0, 3, 1, 2) + repeated(x, rows)
 
 
 def attend_along(net: Any, x: Tensor, frames: int) -> Tensor:
-    y = net.norm(x.unflatten(0, (-1, frames)).flatten(3).transpose(1, 2))  # (B, C, F, H W)
+    y = net.norm(_clips(x, frames))  # (B, C, F, H W)
     y = _project(net.proj_in, y.permute(0, 2, 3, 1))  # (B, F, H W, C)
     for block in net.transformer_blocks:
         y = y + _from_frame_to_frame(block.attn1, block.norm1(y))
         y = y + _from_frame_to_frame(block.attn2, block.norm2(y))
         y = y + feed_forward(block.ff, block.norm3(y))
     y = _project(net.proj_out, y)  # (B, F, H W, C)
-    return y.flatten(0, 1).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2) + x
+    return torch.unflatten(y.flatten(0, 1), 1, x.shape[2:]).permute(0, 3, 1, 2) + x
 
 
 def _norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:

@@ -26,9 +26,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models import files
 from fifo_diffusion.models.files import Tensors
-from fifo_diffusion.models.latent import FOLDER, LatentModel, Table, autoencoder
+from fifo_diffusion.models.latent import FOLDER, Table, autoencoder
 from fifo_diffusion.models.text import open_clip_reader, plain_clip_tokenizer
-from fifo_diffusion.models.unet3d import FrameUNet
+from fifo_diffusion.models.unet3d import FrameUNet, UNetModel
 from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import NoiseSchedule, scaled_linear_betas
 
@@ -72,7 +72,7 @@ VARIANTS = (
 )
 
 
-class VideoCrafter(LatentModel):
+class VideoCrafter(UNetModel):
     """One of the three.
 
     fps: the network is told the rate that the video is played at.  The default is 8, which the authors' FIFO tells it

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.models.files import component, locate
-from fifo_diffusion.models.latent import FOLDER, LatentModel, autoencoder, table_of
+from fifo_diffusion.models.latent import FOLDER, autoencoder, table_of
 from fifo_diffusion.models.text import clip_reader
-from fifo_diffusion.models.unet3d import FrameUNet
+from fifo_diffusion.models.unet3d import FrameUNet, UNetModel
 from fifo_diffusion.protocols import Cond
 
 
-class Zeroscope(LatentModel):
+class Zeroscope(UNetModel):
     """Text to video with CLIP text (77 tokens of 1024)."""
 
     def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
