@@ -60,12 +60,6 @@ class Model(ABC):
         """From now on use less memory on the device, however slow; a model that has nothing to save does nothing."""
         return
 
-    def compile(self) -> list[str]:
-        """Compile the network for this device, at its first call and anew only for another shape; a model that gains
-        nothing by it does nothing.  What cannot be compiled runs as it is, and a sentence says so.
-        """
-        return []
-
     def remarks(self, prompt: str) -> list[str]:
         """What of a prompt the text encoder cannot hear, a sentence each."""
         return []

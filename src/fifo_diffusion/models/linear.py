@@ -19,7 +19,7 @@ HERE = platform.machine() in ("x86_64", "AMD64") and hasattr(torch.ops.mkldnn, "
 _QUICK = (torch.float32, torch.bfloat16)
 
 Activation = Literal["none", "gelu", "gelu-tanh"]
-_NAMES: dict[str, tuple[str, list[float], str]] = {
+_NAMES: dict[Activation, tuple[str, list[float], str]] = {
     "none": ("none", [], ""),
     "gelu": ("gelu", [], "none"),
     "gelu-tanh": ("gelu", [], "tanh"),
@@ -32,26 +32,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: Activati
     With gradients, for other precisions and on other devices it is torch's.
     """
     if HERE and x.dtype in _QUICK and x.device.type == "cpu" and not torch.is_grad_enabled():
-        by = _opaque if torch.compiler.is_compiling() else _onednn
-        return by(x, weight, bias, then)
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_NAMES[then])
+        return out
     out = F.linear(x, weight, bias)
     return out if then == "none" else F.gelu(out, approximate="tanh" if then == "gelu-tanh" else "none")
-
-
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_NAMES[then])
-    return out
-
-
-@torch.library.custom_op("fifo_diffusion::linear", mutates_args=())
-def _opaque(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
-    """For torch.compile, which takes the operation itself only with weights that it has frozen."""
-    return _onednn(x, weight, bias, then)
-
-
-@_opaque.register_fake
-def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
-    return x.new_empty(*x.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):

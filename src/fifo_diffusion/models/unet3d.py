@@ -23,7 +23,6 @@ from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fifo_diffusion.models.compiling import compile_all
 from fifo_diffusion.models.frame_attention import FrameAttention, RelativeAttention, RelativePosition
 from fifo_diffusion.models.latent import MOST_ROWS, LatentModel
 from fifo_diffusion.models.unet3d_layers import attend_along, layers, repeated
@@ -169,6 +168,3 @@ class UNetModel(LatentModel):
 
     def denoiser(self, schedule: NoiseSchedule) -> Shared:
         return Shared(self._denoise)
-
-    def compile(self) -> list[str]:
-        return compile_all([self.network], self.device)

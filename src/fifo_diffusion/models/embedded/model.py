@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from fifo_diffusion.decode import PerFrame, encode_each
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.base import Model
-from fifo_diffusion.models.compiling import compile_all
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.text import TextEncoder
 from fifo_diffusion.models.embedded.transformer import VideoTransformer
@@ -61,9 +60,6 @@ class Embedded(Model):
             text, words, heard = text[:, None], words[:, None], heard[:, None]
         velocity: Tensor = self._video(z.to(self.dtype), t, text, words, heard)
         return velocity.to(z.dtype)
-
-    def compile(self) -> list[str]:
-        return compile_all(self._video.blocks, self.device)
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Cond:
