@@ -4,7 +4,7 @@
     4  session  evaluate  training  progress  doctor  runs
     3  models  decode  sinks  prompts  guidance  execute  ranks  together  sources  preview  checkpoint
     2  engine  baseclip  sidecar  script
-    1  schedule  windows  noise  config  world  devices  heap  meter
+    1  schedule  windows  noise  config  world  devices  meter
     0  protocols  errors  version  digest  whole  trail  interrupt
 
 `__init__`, `__main__` and `api` are the door: they may know every room.  A room is a module or a package;
@@ -27,7 +27,7 @@ ROOT = Path(fifo_diffusion.__path__[0])
 
 FLOORS = [
     {"protocols", "errors", "version", "digest", "whole", "trail", "interrupt"},
-    {"schedule", "windows", "noise", "config", "world", "devices", "heap", "meter"},
+    {"schedule", "windows", "noise", "config", "world", "devices", "meter"},
     {"engine", "baseclip", "sidecar", "script"},
     {
         "models",

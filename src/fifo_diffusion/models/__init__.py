@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar
 
 from fifo_diffusion.errors import BadInput, ModelError
-from fifo_diffusion.heap import keep_freed_memory
 
 if TYPE_CHECKING:
     import torch
@@ -360,8 +359,6 @@ def load(name: str, device: torch.device, dtype: torch.dtype, weights: str | Non
     chosen = card(name)
     chosen.check_weights(weights)
     module, function = chosen.loader.split(":")
-    if device.type == "cpu":
-        keep_freed_memory()
     try:
         model: Model = getattr(import_module(module), function)(device, dtype, weights or chosen.weights)
     except ModuleNotFoundError as error:
