@@ -52,7 +52,7 @@ def room(gib: float | None, dtype: str = "float16", size: tuple[int, int] | None
 
 def test_auto_takes_what_the_gpu_has() -> None:
     assert room(4) == room(5) == 0
-    assert room(8) == 1
+    assert room(7) == 1
     assert room(24) > room(12) > 0
     assert room(24, "float32") < room(24)
     assert room(24, size=(1152, 640)) < room(24)
@@ -88,7 +88,7 @@ def test_low_memory_answers_the_same(tmp_path: Path) -> None:
         state = engine.warm_start(torch.randn(1, 4, 16, 4, 4, generator=torch.Generator().manual_seed(0)))
         _, after = engine.advance(state)
         moved[memory] = after.queue
-        assert seen == ([1] * 4 if memory == "low" else [4])
+        assert seen == ([1] * 4 if memory == "low" else [2])  # high: two windows, each with both of its texts
     torch.testing.assert_close(moved["low"], moved["high"], rtol=1e-3, atol=1e-3)
 
 
@@ -130,6 +130,6 @@ def test_the_command_lists_the_need_at_once() -> None:
     command = [sys.executable, "-X", "importtime", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
     assert done.returncode == 0
-    assert re.search(r"zeroscope.*\n(.*\n){3} +memory +4\.9 GiB", done.stdout)
+    assert re.search(r"zeroscope.*\n(.*\n){4} +memory +4\.5 GiB", done.stdout)
     heavy = re.compile(r"\| +(torch|diffusers|transformers)$", re.MULTILINE)
     assert heavy.findall(done.stderr) == []
