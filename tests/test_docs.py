@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fifo_diffusion import script
+from fifo_diffusion.batch.jobs import read
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,6 +26,14 @@ def test_the_story_of_the_page_is_one(tmp_path: Path) -> None:
     assert [(cue.at, cue.blend, cue.guidance) for cue in cues] == [(0, 0, None), (120, 10, None), (240, 0, 6)]
 
 
+def test_the_list_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (listed,) = re.findall(r"```json\n(.*?)```", (ROOT / "docs/batch.md").read_text(), flags=re.DOTALL)
+    (tmp_path / "jobs.jsonl").write_text(listed)
+    (tmp_path / "story.yaml").write_text("- {at: 0, prompt: a red balloon}\n- {at: 9, prompt: a blue whale}\n")
+    monkeypatch.chdir(tmp_path)
+    assert [job.output for job in read(Path("jobs.jsonl")).values()] == ["balloon.mp4", "whale.webm", "story"]
+
+
 @pytest.mark.parametrize(
     "document",
     [
@@ -35,6 +44,7 @@ def test_the_story_of_the_page_is_one(tmp_path: Path) -> None:
         "docs/extend.md",
         "docs/resume.md",
         "docs/ranks.md",
+        "docs/batch.md",
         "docs/log.md",
     ],
 )

@@ -1,14 +1,15 @@
 """The floors of the house: an import may only go down.  The syntax trees say who knows whom.
 
-    5  cli  server  making
+    6  cli  server
+    5  making  batch
     4  session  evaluate  training  progress  doctor  runs
-    3  models  methods  decode  sinks  prompts  guidance  execute  ranks  together  sources  preview  checkpoint
+    3  models  methods  decode  sinks  prompts  guidance  execute  ranks  groups  together  sources  preview  checkpoint
     2  engine  baseclip  sidecar  script
     1  schedule  windows  noise  config  world  devices  meter
     0  protocols  errors  version  digest  whole  trail  interrupt
 
 `__init__`, `__main__` and `api` are the door: they may know every room.  A room is a module or a package;
-what is inside one package is its own affair.  The command line and the server may also know `api`.
+what is inside one package is its own affair.  The command line, the server and a batch's workers may also know `api`.
 """
 
 import ast
@@ -38,18 +39,21 @@ FLOORS = [
         "guidance",
         "execute",
         "ranks",
+        "groups",
         "together",
         "sources",
         "preview",
         "checkpoint",
     },
     {"session", "evaluate", "training", "progress", "doctor", "runs"},
-    {"cli", "server", "making"},
+    {"making", "batch"},
+    {"cli", "server"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 DOOR = {"__init__", "__main__", "api"}
-# A model may use decode's helpers, and a method asks a model's card what it can do.
-ALSO = {("models", "decode"), ("methods", "models"), ("cli", "api"), ("server", "api")}
+# A model may use decode's helpers; a method asks a model's card what it can do; a batch's workers do what the command
+# line does.
+ALSO = {("models", "decode"), ("methods", "models"), ("cli", "api"), ("server", "api"), ("batch", "api")}
 HEAVY = {"diffusers", "transformers"}
 MAY_BE_HEAVY = {"models", "training", "evaluate"}
 LIGHT = {"models/__init__.py", "models/base.py", "models/files.py"}  # the other modules of these are loaded when used

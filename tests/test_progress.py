@@ -4,7 +4,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from fifo_diffusion.progress import Progress, _clock
+from fifo_diffusion.progress import Progress, clock
 
 
 def said(stages: list[tuple[str, int, int]], quiet: bool = False) -> str:
@@ -38,5 +38,5 @@ def test_quiet_still_warns() -> None:
     assert "is unknown" in text
 
 
-def test_clock() -> None:
-    assert [_clock(s) for s in (5, 65, 3665)] == ["0:05", "1:05", "1:01:05"]
+def testclock() -> None:
+    assert [clock(s) for s in (5, 65, 3665)] == ["0:05", "1:05", "1:01:05"]

@@ -27,6 +27,7 @@ class Chunked:
     left out where the chunk before has given it."""
 
     period: int | None
+    memory: int = 0
 
     def __call__(self, latents: Iterator[Tensor], /) -> Iterator[Tensor]:
         memory, last = None, None

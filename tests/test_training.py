@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fifo_diffusion.evaluate.gates import measure
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
-from fifo_diffusion.models.embedded.model import Embedded
+from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
 from fifo_diffusion.training import autoencoder, diffusion
 from fifo_diffusion.training.__main__ import export
 from fifo_diffusion.training.muon import Muon
@@ -88,6 +88,32 @@ def test_the_recipe_runs_stops_goes_on_and_exports_a_model_that_loads(sprites: S
     gates = list(measure(model, sprites, TOY.size, tmp_path, clips=2, guidance=2.0, steps=2, eta=1.0, judge_steps=2))
     assert len(gates) == 9
     assert not all(gate.passed for gate in gates)
+
+
+@pytest.mark.parametrize("independent", [False, True])
+def test_timesteps_lie_as_the_recipe_says_by_clip_or_by_frame(independent: bool) -> None:
+    torch.manual_seed(0)
+    recipe = dataclasses.replace(Recipe(), independent=independent)
+    drawn = torch.stack([diffusion.timesteps(recipe) for _ in range(20)])
+    assert drawn.shape == (20, recipe.batch, recipe.frames)
+    assert 0 <= drawn.min() <= drawn.max() < diffusion.TIMESTEPS
+    above = recipe.noisy_share + (1 - recipe.noisy_share) * (1 - recipe.noisy / diffusion.TIMESTEPS)
+    assert (drawn >= recipe.noisy).float().mean().item() == pytest.approx(above, abs=0.02)
+    if independent:  # neighbours know nothing of each other
+        assert abs(torch.corrcoef(drawn[..., :2].reshape(-1, 2).T.float())[0, 1].item()) < 0.1
+    else:
+        assert bool((drawn == drawn[..., :1]).all())
+
+
+def test_training_begins_with_finished_weights(tmp_path: Path) -> None:
+    """A step at rate 0 leaves the shipped weights as they were."""
+    recipe = dataclasses.replace(TOY, steps=1, muon_rate=0.0, adam_rate=0.0, independent=True)
+    save_file({"latents": torch.zeros(4, 12, 16, 8, 8)}, tmp_path / "clips.safetensors")
+    np.save(tmp_path / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
+    list(diffusion.train(recipe, tmp_path, begin=WEIGHTS))
+    for name in ("transformer", "text"):
+        begun, shipped = load_file(tmp_path / f"{name}.safetensors"), load_file(WEIGHTS / f"{name}.safetensors")
+        assert all(torch.equal(value.half(), shipped[key]) for key, value in begun.items())
 
 
 def test_muon_steps_are_orthogonal() -> None:

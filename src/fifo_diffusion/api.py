@@ -215,7 +215,8 @@ def follow(group: Together) -> None:
         here = {"device": group.device} if run.device.startswith("cuda") else {}
         session = Session(run.model_copy(update=here))
         device = session.model.device
-        session.follow(State.from_tensors({name: t.to(device) for name, t in tensors.items()}))
+        first = None if tensors is None else State.from_tensors({name: t.to(device) for name, t in tensors.items()})
+        session.follow(first)
 
 
 def _check_apart(run: Run, **written: str | None) -> None:

@@ -92,6 +92,7 @@ class Run(_Settings):
     guidance: Guidance | None = None
     batch: Annotated[int, Field(ge=1)] | None = None
     memory: Literal["auto", "low", "high"] = "auto"  # low: as little as can be; auto: by what the GPU has
+    split: Annotated[int, Field(ge=1, le=64)] = 1  # ranks that share one network, where it is too large for one
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
 

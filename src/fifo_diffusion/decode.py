@@ -18,6 +18,7 @@ class PerFrame:
 
     decode: Callable[[Tensor], Tensor]
     period: ClassVar[int] = 1
+    memory: ClassVar[int] = 0
 
     @torch.no_grad()
     def __call__(self, latents: Iterator[Tensor], /) -> Iterator[Tensor]:

@@ -35,11 +35,12 @@ class State:
     past: Tensor | None = None  # (B, C, L, H, W), the x0 each frame was last predicted to be; only for "2m"
     ramp: int = 0  # above 0 during a cold start: no frame is below this level yet, unless it never will be
     given: Tensor | None = None  # (B, C, f, H, W), the clean frames -f .. -1 of a clip, up to iteration 0
+    seen: Tensor | None = None  # (B, C, m, H, W), the m latents that came off last, for a decoder that remembers them
 
     def tensors(self) -> dict[str, Tensor]:
         """For a safetensors file; `from_tensors` gives the same state back."""
         out = {"queue": self.queue.contiguous(), "position": torch.tensor([self.iteration, self.ramp])}
-        rare = {"past": self.past, "given": self.given}
+        rare = {"past": self.past, "given": self.given, "seen": self.seen}
         return out | {name: value.contiguous() for name, value in rare.items() if value is not None}
 
     @classmethod
@@ -48,7 +49,7 @@ class State:
         if not {"queue", "position"} <= tensors.keys():
             raise BadInput(f"a saved state holds queue and position; this one holds {sorted(tensors)}")
         iteration, ramp = (int(i) for i in tensors["position"])
-        return cls(iteration, tensors["queue"], tensors.get("past"), ramp, tensors.get("given"))
+        return cls(iteration, tensors["queue"], tensors.get("past"), ramp, tensors.get("given"), tensors.get("seen"))
 
 
 Look = Callable[[State, Sequence[Tensor]], None]

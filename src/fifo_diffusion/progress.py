@@ -45,7 +45,7 @@ class Progress:
         if speed:
             parts.append(f"{speed:.1f} frames/s" if stage == "streaming" else f"{speed:.1f}/s")
             if total:
-                parts.append(f"{_clock((total - done) / speed)} left")
+                parts.append(f"{clock((total - done) / speed)} left")
         parts.append(f"peak {peak_memory() // 2**20} MB")
         self._bar.update(self._task, completed=done, counts="  ".join(parts))
 
@@ -76,6 +76,6 @@ class Progress:
         self._bar.stop()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -82,11 +82,15 @@ class Decoder(Protocol):
 
     period: a decoder begun at a latent whose number is a multiple of this gives what the running one gives, but
     for the first frame where a latent stands for several; 1 where each latent is decoded by itself, None where
-    all depends on all that was before.  So a stopped stream can go on.
+    all depends on all that was before.  memory: and if it has seen this many of the latents before that one, or all
+    there were.  So a stopped stream can go on.
     """
 
     @property
     def period(self) -> int | None: ...
+
+    @property
+    def memory(self) -> int: ...
 
     def __call__(self, latents: Iterator[Tensor], /) -> Iterator[Tensor]:
         """Chunks (B, C, k, H, W) of latents -> chunks (B, k, 3, H, W) of pixels, floats in [-1, 1].

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,21 +22,23 @@ from fifo_diffusion.protocols import Call, Executor
 
 @dataclass(frozen=True)
 class Ranks:
-    """Calls dealt over all ranks of the default process group; every rank gets every answer.
+    """Calls dealt over all ranks of a process group; every rank gets every answer.
 
-    execute: how a rank answers its own calls.  All ranks must make the same calls in the same order (the same seed,
-    plan, prompts and state).  In what comes back only the frames `call.kept` are filled; the others are 0.
+    execute: how a rank answers its own calls.  group: None for the default one, all ranks.  All ranks of it must make
+    the same calls in the same order (the same seed, plan, prompts and state).  In what comes back only the frames
+    `call.kept` are filled; the others are 0.
 
     `sent` counts the bytes this rank has given to each of the others: an iteration adds S times the bytes of the
     longest kept part.
     """
 
     execute: Executor
+    group: Any = None
     sent: list[int] = field(default_factory=lambda: [0])
 
     def __call__(self, calls: Sequence[Call], /) -> list[Tensor]:
         """Each answer is (B, C, F, H, W)."""
-        rank, ranks = dist.get_rank(), dist.get_world_size()
+        rank, ranks = dist.get_rank(self.group), dist.get_world_size(self.group)
         turns = [list(turn) for turn in _deal(len(calls), ranks)]
         own = self.execute([calls[i] for i in turns[rank]])
         if ranks == 1:
@@ -48,7 +51,7 @@ class Ranks:
             part = answer[:, :, calls[i].kept]
             mine[slot, :, :, : part.shape[2]] = part
         every = [torch.empty_like(mine) for _ in range(ranks)]
-        dist.all_gather(every, mine)
+        dist.all_gather(every, mine, group=self.group)
         self.sent[0] += mine.numel() * mine.element_size()
         out = [torch.zeros_like(call.z) for call in calls]
         for turn, answers in zip(turns, every, strict=True):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import chain
@@ -23,12 +24,14 @@ from fifo_diffusion.devices import choose_device, choose_dtype, memory_of
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Batched
+from fifo_diffusion.groups import Agreed, check_split, groups
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.interrupt import uninterrupted
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.methods.setting import Setting
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.lora import find_lora
+from fifo_diffusion.models.split import Part
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.preview import Preview, Queue
 from fifo_diffusion.prompts import Table
@@ -72,13 +75,15 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     else:
         defaults |= methods.defaults(run.method, card)
     here = {"device": str(device), "dtype": choose_dtype(run.dtype, device)}
-    room = _room(card, run.size or card.size, here["dtype"], memory_of(device))
+    ranks = 1 if (group := together()) is None else group.ranks
+    check_split(run.split, ranks, card.splits, run.model)
+    room = _room(card, run.size or card.size, here["dtype"], memory_of(device), run.split)
     here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
     if device.type == "cpu":
         room = min(room, 2)  # larger batches fall out of its caches: benchmarks/speed.py
     decided = Decided.of({**defaults, "batch": 1, **said, **here})
     plan = _plan(decided) if run.method == "fifo" else None
-    if run.batch is None and here["memory"] == "high" and together() is None:
+    if run.batch is None and here["memory"] == "high" and ranks == 1:
         most = methods.at_once(decided, card) if plan is None else len(plan.windows)
         decided = decided.model_copy(update={"batch": max(1, min(most, room))})
     card.check_weights(decided.weights)
@@ -88,7 +93,7 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     card.check_size(decided.size)
     if plan is None:
         methods.check(decided, card)
-        if together() is not None:
+        if group is not None:
             raise BadInput(f"method {run.method} runs in one process; start it without torchrun, or use method fifo")
     card.check_levels((decided.steps or 1) if plan is None else plan.levels)
     if clip_too:
@@ -119,13 +124,13 @@ def _clip(run: Decided) -> Clip | None:
     return None if run.clip is None else Clip(Path(run.clip), run.size, run.fps)
 
 
-def _room(card: models.Card, size: tuple[int, int], dtype: str, gib: float | None) -> int:
+def _room(card: models.Card, size: tuple[int, int], dtype: str, gib: float | None, split: int = 1) -> int:
     """How many windows of this model, each with its guidance, fit into the memory at once; 0 where none does."""
     need = card.memory
     if need is None or gib is None:
         return 64
     grown = (2 if dtype == "float32" else 1) * size[0] * size[1] / (card.size[0] * card.size[1])
-    left = gib - need.RESERVE - need.stays * (2 if dtype == "float32" else 1)
+    left = gib - need.RESERVE - need.stays * (2 if dtype == "float32" else 1) / split
     return 0 if left < max(need.text, need.decode * grown) else int(left // (2 * need.window * grown))
 
 
@@ -151,13 +156,25 @@ class Session:
         """Raises ModelError when the weights cannot be used."""
         run = self.run
         self.watch("loading", 0, 1)
-        model = models.load(run.model, torch.device(run.device), getattr(torch, run.dtype), run.weights)
-        model.fps = run.fps
+        device = torch.device(run.device)
+        first = device if self._part is None else torch.device("cpu")  # the whole of it may not fit on the device
+        model = models.load(run.model, first, getattr(torch, run.dtype), run.weights)
+        model.fps, model.size = run.fps, run.size
         for given in run.lora:
             model.add_lora(*find_lora(given))
+        if self._part is not None:
+            model.split(self._part, device)
         if run.memory == "low":
             model.save_memory()
         return model
+
+    @cached_property
+    def _part(self) -> Part | None:
+        """Which part of the network this rank has; None where it has all."""
+        if self.group is None or self.run.split == 1:
+            return None
+        split = self.run.split
+        return Part(self.group.rank % split, split, lambda: groups(split).within)
 
     @cached_property
     def clip(self) -> Clip | None:
@@ -207,11 +224,16 @@ class Session:
     def _execute(self, alone: Executor) -> Executor:
         if self.group is None:
             return alone
-        return _Leading(self.group, self.prompts, Ranks(alone)) if self.group.rank == 0 else Ranks(alone)
+        dealt = Ranks(alone) if self._part is None else _Grouped(alone, self.run.split)
+        return _Leading(self.group, self.prompts, dealt) if self.group.rank == 0 else dealt
 
-    def follow(self, state: State) -> None:
-        """On a rank other than 0: make the iterations that rank 0 makes, and nothing of them."""
+    def follow(self, state: State | None) -> None:
+        """On a rank other than 0: make the iterations that rank 0 makes, and nothing of them.
+
+        state: the first; None where all make it together, for it needs a network that is split.
+        """
         assert self.group is not None
+        state = self.start() if state is None else state
         while (cues := self.group.share(None)) is not None:
             self.prompts.cues = cues
             _, state = self.engine.advance(state)
@@ -268,17 +290,21 @@ class Session:
         length = 1 + -(-(run.frames - 1) // card.frames_per_latent)
         return self.meter.each("iteration", methods.sample(run, setting, length))
 
-    def latents(self, state: State) -> Iterator[Tensor]:
-        """Chunks (1, C, k, H, W) without end; the run-in is made and left out, and told to `watch`."""
-        self.prompts.begin(self.engine.entered(state))  # at once, not with the first chunk
-        return self._latents(state)
+    def latents(self, state: State, known: Sequence[Tensor] = (), memory: int = 0) -> Iterator[Tensor]:
+        """Chunks (1, C, k, H, W) without end; the run-in is made and left out, and told to `watch`.
 
-    def _latents(self, state: State) -> Iterator[Tensor]:
+        known: those that the decoder sees before, one by one; memory: how many it remembers.
+        """
+        self.prompts.begin(self.engine.entered(state))  # at once, not with the first chunk
+        return self._latents(state, deque(known, memory))
+
+    def _latents(self, state: State, seen: deque[Tensor]) -> Iterator[Tensor]:
         hidden, each = self.engine.hidden(state), self.engine.plan.frames_per_level
-        self.trail.passes(max(state.iteration, 0) * each, state)
+        self.trail.passes(max(state.iteration, 0) * each, _remembered(state, seen))
         iterations = self.engine.iterations(state, self._look)
         for done, (frames, after) in enumerate(self.meter.each("iteration", iterations), 1):
-            self.trail.passes(max(after.iteration, 0) * each, after)
+            seen.extend(torch.split(frames, 1, dim=2) if frames.shape[2] else ())
+            self.trail.passes(max(after.iteration, 0) * each, _remembered(after, seen))
             if frames.shape[2]:
                 yield frames
             else:
@@ -313,22 +339,40 @@ class Session:
         if self.run.method != "fifo":
             yield from self._seen(self.model.decoder()(self.sampled()), 0, 0)
             return
-        decoder, start = self.model.decoder(), self.start() if place is None else place.state
+        decoder, start = self.model.decoder(), self._first() if place is None else place.state
         per_latent = models.card(self.run.model).frames_per_latent
         known: tuple[Tensor, ...] = ()
         if start.given is not None:
             # A decoder that remembers must have seen the clip; what it makes of that is not shown again.
             skip, known = skip + models.card(self.run.model).frames, torch.split(start.given, 1, dim=2)
+        elif start.seen is not None:  # likewise; and of the latent after these the trail counts the last frame alone
+            skip, known = skip + start.seen.shape[2] * per_latent, torch.split(start.seen, 1, dim=2)
         lead = 0 if self.run.clip is None else models.card(self.run.model).window
         self.trail.begin(decoder.period, per_latent, made, lead)
-        pixels = decoder(chain(known, self.latents(start)))
-        if self.group is not None:
+        pixels = decoder(chain(known, self.latents(start, known, decoder.memory)))
+        if self.group is not None and not (place is None and self._made_by_all):
             self.group.share((self.described(), {name: t.cpu() for name, t in start.tensors().items()}))
         try:
             yield from self._seen(pixels, made, skip)
         finally:
             if self.group is not None:
                 self.group.dismiss()
+
+    @property
+    def _made_by_all(self) -> bool:
+        """Whether the first state needs the network, and that is split over ranks."""
+        return self._part is not None and self.run.start == "clip" and self.run.clip is None
+
+    def _first(self) -> State:
+        """`start`, on rank 0; where it takes all ranks, they are told before."""
+        if not self._made_by_all:
+            return self.start()
+        assert self.group is not None
+        self.group.share((self.described(), None))
+        self.group.awaited = True
+        start = self.start()
+        self.group.awaited = False
+        return start
 
     def _seen(self, pixels: Iterator[Tensor], made: int, skip: int) -> Iterator[Frame]:
         for chunk in self.meter.each("pixels", (to_frames(part[0]) for part in pixels)):
@@ -360,6 +404,23 @@ class _Leading:
             answers = self.execute(calls)
             self.group.awaited = False
             return answers
+
+
+@dataclass(frozen=True, eq=False)
+class _Grouped:
+    """Windows dealt over groups of ranks, which are made when they are first needed: then all ranks are there."""
+
+    execute: Executor
+    size: int
+
+    def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
+        made = groups(self.size)
+        return Ranks(Agreed(self.execute, made.within), made.across)(calls)
+
+
+def _remembered(state: State, seen: Sequence[Tensor]) -> State:
+    """The state with the latents that a decoder begun there must see first; a clip that is given stands for itself."""
+    return replace(state, seen=torch.cat(tuple(seen), dim=2)) if seen and state.given is None else state
 
 
 def _other_seed(seed: int) -> int:

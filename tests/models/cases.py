@@ -15,6 +15,7 @@ from pathlib import Path
 import tiny_latte
 import tiny_opensora_plan
 import tiny_videocrafter
+import tiny_wan
 import tiny_zeroscope
 from torch import Tensor
 
@@ -81,5 +82,9 @@ CASES = [
             apart=tiny_opensora_plan.apart,
         )
         for name, window, side in (("open-sora-plan", 17, 4), ("open-sora-plan-221", 56, 2))
+    ),
+    *(
+        Case(name, side=4, make=tiny_wan.make, published=tiny_wan.said, apart=tiny_wan.apart)
+        for name in ("wan-1.3b", "wan-14b")
     ),
 ]

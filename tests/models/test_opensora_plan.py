@@ -4,7 +4,7 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,9 +213,9 @@ def test_a_stream_stops_at_the_frame_and_makes_no_latent_too_many(
     taken = 0
     plain = Session.latents
 
-    def counted(self: Session, state: State) -> Iterator[Tensor]:
+    def counted(self: Session, state: State, known: Sequence[Tensor], memory: int) -> Iterator[Tensor]:
         nonlocal taken
-        for chunk in plain(self, state):
+        for chunk in plain(self, state, known, memory):
             taken += chunk.shape[2]
             yield chunk
 

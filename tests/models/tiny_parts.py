@@ -100,11 +100,21 @@ def write_clip(text: Path, tokenizer: Path, width: int = 32) -> None:
 
 
 def write_t5(text: Path, tokenizer: Path, width: int = 32) -> None:
-    """A T5 encoder and a sentencepiece model trained on the words above."""
+    """A T5 encoder and its tokenizer."""
+    from transformers import T5Config, T5EncoderModel
+
+    write_sentencepiece(tokenizer)
+    config = T5Config(
+        vocab_size=64, d_model=width, d_kv=8, d_ff=64, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
+    )
+    scramble(T5EncoderModel(config), 6).save_pretrained(text)
+
+
+def write_sentencepiece(tokenizer: Path) -> None:
+    """T5's tokenizer, trained on the words above."""
     import io
 
     import sentencepiece
-    from transformers import T5Config, T5EncoderModel
 
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -124,7 +134,3 @@ def write_t5(text: Path, tokenizer: Path, width: int = 32) -> None:
     (tokenizer / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "T5Tokenizer", "model_max_length": 512, "extra_ids": 0})
     )
-    config = T5Config(
-        vocab_size=64, d_model=width, d_kv=8, d_ff=64, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
-    )
-    scramble(T5EncoderModel(config), 6).save_pretrained(text)

@@ -89,6 +89,7 @@ def generate(
     start: Annotated[str | None, _method("clip (a base clip of the model) or noise (default: clip).")] = None,
     device: Annotated[str | None, _machine("auto, cpu, cuda, cuda:1, mps (default: auto).")] = None,
     dtype: Annotated[str | None, _machine("auto, float32, bfloat16, float16 (default: auto).")] = None,
+    split: Annotated[int | None, _machine("Ranks of torchrun that share one network too large for one GPU.")] = None,
     batch: Annotated[int | None, _machine("Most windows computed at once (twice that with guidance).")] = None,
     memory: Annotated[str | None, _machine("auto, low (for a small GPU; slower) or high (default: auto).")] = None,
     checkpoint_every: Annotated[str, _stopping(EVERY)] = "30s",
@@ -110,7 +111,8 @@ def generate(
         "seed": seed, "size": None if size is None else _size(size), "fps": fps,
         "method": method, "steps": steps, "stride": stride, "overlap": overlap, "partitions": partitions,
         "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
-        "device": device, "dtype": dtype, "batch": batch, "memory": memory, "lora": lora or None, "clip": clip,
+        "device": device, "dtype": dtype, "batch": batch, "split": split, "memory": memory,
+        "lora": lora or None, "clip": clip,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}
     if seconds is not None and frames is not None:

@@ -61,6 +61,7 @@ class Card:
     guidance: float
     scale: int = 1  # each pixel shown as scale x scale
     memory: Need | None = None  # None: little
+    splits: tuple[int, ...] = (1,)  # over how many ranks its network can be split
     lora: bool = False  # whether it takes LoRA weights
     longer: bool = False  # whether its network takes windows longer than its own
     windowed: bool = False  # whether its attention along frames can be windowed
@@ -349,6 +350,53 @@ MODELS: Mapping[str, Card] = {
             eta=1.0,
             guidance=7.5,
             memory=Need(stays=2.43, text=8.87, window=1.64, decode=5.66),
+            lora=True,
+        ),
+        # Wan 2.1: window, size, fps and guidance are of diffusers' examples, which take 50 steps (here 63).  eta 0 is
+        # the Euler step of its flow.  The paper's authors did not run it.
+        Card(
+            name="wan-1.3b",
+            summary="text to video at 832x480, 81 frames a window (Wan 2.1, 1.3 billion parameters; Apache-2.0)",
+            needs="diffusers, transformers and sentencepiece (the extra `models`), and the weights: "
+            "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+            loader="fifo_diffusion.models.wan:load",
+            weights="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+            encoder=True,
+            window=21,
+            space=8,
+            frames_per_latent=4,
+            size=(832, 480),
+            any_size=True,
+            multiple=16,  # patches of 2x2 latents
+            fps=16,
+            partitions=3,
+            lookahead="last",
+            eta=0.0,
+            guidance=5.0,
+            memory=Need(stays=3.12, text=10.58, window=1.77, decode=7.27),
+            splits=(1, 2, 4),  # 12 heads, 8,960 wide
+            lora=True,
+        ),
+        Card(
+            name="wan-14b",
+            summary="text to video at 832x480 or 1280x720, 81 frames a window (Wan 2.1, 14 billion; Apache-2.0)",
+            needs="as wan-1.3b, with Wan-AI/Wan2.1-T2V-14B-Diffusers",
+            loader="fifo_diffusion.models.wan:load",
+            weights="Wan-AI/Wan2.1-T2V-14B-Diffusers",
+            encoder=True,
+            window=21,
+            space=8,
+            frames_per_latent=4,
+            size=(832, 480),
+            any_size=True,
+            multiple=16,
+            fps=16,
+            partitions=3,
+            lookahead="last",
+            eta=0.0,
+            guidance=5.0,
+            memory=Need(stays=27.14, text=10.58, window=3.9, decode=7.27),
+            splits=(1, 2, 4, 8),  # 40 heads, 13,824 wide
             lora=True,
         ),
     )

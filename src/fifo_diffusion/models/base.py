@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput, ModelError
+from fifo_diffusion.models.split import Part
 from fifo_diffusion.protocols import Cond, Decoder, Denoiser, Temporal
 from fifo_diffusion.schedule import NoiseSchedule
 
@@ -25,6 +26,9 @@ class Model(ABC):
     dtype: torch.dtype
     per_frame_text: bool = False  # whether the denoiser takes what `embed` gives with a frame axis, (B, F, ...)
     fps: float = 8.0  # what a network that listens to a frame rate is told; a session says its video's
+    size: tuple[int, int] | None = (
+        None  # width, height in pixels of what is made, for a schedule that goes by it; likewise
+    )
 
     @abstractmethod
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
@@ -59,6 +63,12 @@ class Model(ABC):
     def attend_over(self, temporal: Temporal) -> None:
         """From now on attend along frames by this rule.  Raises BadInput for a model without that seam."""
         raise BadInput("this model's attention along frames cannot be windowed; use one whose can, such as embedded")
+
+    def split(self, part: Part, device: torch.device) -> None:
+        """Keep one part of the network and put all on the device; the model was loaded on the CPU.  Only where the card
+        says so; the others of the part's group must answer the same calls.
+        """
+        raise BadInput("this model cannot be split over several ranks; leave --split out")
 
     def save_memory(self) -> None:
         """From now on use less memory on the device, however slow; a model that has nothing to save does nothing."""

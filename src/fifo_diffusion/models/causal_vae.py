@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -301,6 +301,8 @@ class ChunkedDecoder:
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 2:
             raise BadInput(f"chunks of {self.sizes} latents; each must be at least 2, one of them the one before")
+
+    memory: ClassVar[int] = 0
 
     @property
     def period(self) -> int:

@@ -22,7 +22,7 @@ from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.files import SINGLE, component, fingerprint
 from fifo_diffusion.models.lora import add_lora
 from fifo_diffusion.models.text import Reader
-from fifo_diffusion.protocols import Cond, Denoiser
+from fifo_diffusion.protocols import Cond, Decoder, Denoiser
 from fifo_diffusion.schedule import (
     NoiseSchedule,
     Predicts,
@@ -52,8 +52,8 @@ class Table:
 class LatentModel(Model):
     """A Model over a network, an AutoencoderKL and a noise table.  A family adds what its network hears.
 
-    network: in the run's precision, moved to the device here; reader: None where the network hears no text;
-    source: the file or folder the weights came from.
+    network: in the run's precision, moved to the device here; table: None where a family has another kind of schedule;
+    reader: None where the network hears no text; source: the file or folder the weights came from.
     """
 
     per_frame_text = True  # each frame of a window may hear its own
@@ -62,7 +62,7 @@ class LatentModel(Model):
         self,
         network: Any,
         autoencoder: Any,
-        table: Table,
+        table: Table | None,
         reader: Reader | None,
         device: torch.device,
         dtype: torch.dtype,
@@ -71,7 +71,7 @@ class LatentModel(Model):
         self.network = network.to(device).eval().requires_grad_(False)
         self.autoencoder, self.table, self._reader, self._source = autoencoder, table, reader, source
         self.device, self.dtype = device, dtype
-        self.channels = int(autoencoder.config.latent_channels)
+        self.channels = int(autoencoder.config.get("latent_channels") or autoencoder.config.z_dim)  # z_dim: Wan's
         self._loras: list[Path] = []
 
     @property
@@ -81,6 +81,7 @@ class LatentModel(Model):
         return self._reader
 
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
+        assert self.table is not None
         make = paper if table == "paper" else variance_preserving
         return make(self.table.alphas_cumprod, levels, self.table.predicts)
 
@@ -90,7 +91,7 @@ class LatentModel(Model):
     @abstractmethod
     def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor: ...
 
-    def decoder(self) -> PerFrame:
+    def decoder(self) -> Decoder:
         return PerFrame(self._decode)
 
     def _decode(self, z: Tensor) -> Tensor:

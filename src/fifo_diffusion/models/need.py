@@ -11,6 +11,7 @@ them.  Attention and norms are counted as CUDA's kernels do them.
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fifo_diffusion.models import MODELS, Need
+from fifo_diffusion.models.wan import LARGE, SMALL, TOKENS, Streamed, wan
 
 HALF = torch.float16
 
@@ -33,6 +35,7 @@ class Full(NamedTuple):
     evaluate: Callable[[Tensor, Tensor], object]  # latents (B, C, F, H, W), times (B, F)
     autoencoder: Any
     text: nn.Module | None
+    channels: int = 4  # of latents
     decode: Callable[[Tensor], object] | None = None  # a window (B, C, F, H, W); None: the autoencoder, frame by frame
 
 
@@ -42,7 +45,7 @@ def count(name: str) -> Need:
     with torch.device("meta"), torch.no_grad():
         full = FULL[name]()
         width, height = (side // card.space for side in card.size)
-        z = torch.empty(1, 4, card.window, height, width, dtype=HALF)
+        z = torch.empty(1, full.channels, card.window, height, width, dtype=HALF)
         t = torch.empty(1, card.window)
         window = peak(lambda: full.evaluate(z, t))
         decode = peak(lambda: full.decode(z) if full.decode else full.autoencoder.decode(z[:, :, 0]))
@@ -95,6 +98,9 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
+_NORMS = (torch.nn.functional.group_norm, torch.nn.functional.layer_norm, torch.nn.functional.rms_norm)
+
+
 class _Fused(TorchFunctionMode):
     """Attention and norms that make their answer and nothing else, as CUDA's kernels do.
 
@@ -108,7 +114,7 @@ class _Fused(TorchFunctionMode):
         if func is torch.nn.functional.scaled_dot_product_attention:
             query, value = (args[i] if len(args) > i else kwargs[name] for i, name in ((0, "query"), (2, "value")))
             return query.new_empty(*query.shape[:-1], value.shape[-1])
-        if func in (torch.nn.functional.group_norm, torch.nn.functional.layer_norm):
+        if func in _NORMS:
             return torch.empty_like(args[0])
         return func(*args, **kwargs)
 
@@ -195,7 +201,27 @@ def _open_sora_plan(window: int) -> Full:
         lambda z, t: latte(network, z, t, text, heard),
         autoencoder,
         _t5(),
-        lambda z: autoencoder.decode(z[:, :, :chunk], TILE),
+        decode=lambda z: autoencoder.decode(z[:, :, :chunk], TILE),
+    )
+
+
+def _wan(options: Mapping[str, Any]) -> Full:
+    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    network, autoencoder = WanTransformer3DModel(**options).to(HALF), AutoencoderKLWan()
+    for name, weight in network.named_parameters():
+        if any(part in network._keep_in_fp32_modules for part in name.split(".")):  # as `from_pretrained` does
+            weight.data = weight.data.float()
+    umt5 = UMT5Config(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64)
+    text = torch.empty(1, TOKENS, 4096, dtype=HALF)
+    return Full(
+        network,
+        lambda z, t: wan(network, z, t, text),
+        autoencoder,
+        UMT5EncoderModel(umt5).to(torch.bfloat16),
+        channels=16,
+        decode=lambda z: deque(Streamed(autoencoder)(iter([z[:, :, :3]])), maxlen=0),
     )
 
 
@@ -215,4 +241,6 @@ FULL: Mapping[str, Callable[[], Full]] = {
     "latte-ucf101": _latte_ucf101,
     "open-sora-plan": partial(_open_sora_plan, 17),
     "open-sora-plan-221": partial(_open_sora_plan, 56),
+    "wan-1.3b": partial(_wan, SMALL),
+    "wan-14b": partial(_wan, LARGE),
 }

@@ -98,8 +98,12 @@ def open_clip_reader(folder: Path, where: torch.device) -> Reader:
     prompt would then be padding too.
     """
     reader = _clip(folder, where, plain_clip_tokenizer(folder / "tokenizer"))
-    reader.tidy, reader.padding = (lambda prompt: html.unescape(html.unescape(prompt))), 0
+    reader.tidy, reader.padding = _unescaped, 0
     return reader
+
+
+def _unescaped(prompt: str) -> str:
+    return html.unescape(html.unescape(prompt))
 
 
 def plain_clip_tokenizer(folder: Path) -> Any:
@@ -135,12 +139,39 @@ def t5_reader(
 
     Never in float16, which T5-XXL's sums do not fit into, and on CUDA never in float32, which is 18 GiB of it.
     """
-    from transformers import T5EncoderModel, T5TokenizerFast
+    from transformers import T5EncoderModel
 
-    tokenizer = _tokenizer(T5TokenizerFast, folder / words, "spiece.model")
+    return _t5(T5EncoderModel, folder / text, folder / words, where, dtype, longest, lambda said: said.lower().strip())
+
+
+def umt5_reader(folder: Path, where: torch.device, dtype: torch.dtype, longest: int) -> Reader:
+    """UMT5's encoder as Wan uses it: HTML entities are read, spaces are single, padding is masked.  Raises ModelError.
+
+    In the precision of `t5_reader`, for the same reasons.
+    """
+    from transformers import UMT5EncoderModel
+
+    def tidy(prompt: str) -> str:
+        return " ".join(_unescaped(prompt).split())
+
+    return _t5(UMT5EncoderModel, folder / "text_encoder", folder / "tokenizer", where, dtype, longest, tidy)
+
+
+def _t5(
+    kind: Any,
+    text: Path,
+    words: Path,
+    where: torch.device,
+    dtype: torch.dtype,
+    longest: int,
+    tidy: Callable[[str], str],
+) -> Reader:
+    from transformers import T5TokenizerFast
+
+    tokenizer = _tokenizer(T5TokenizerFast, words, "spiece.model")
     precision = torch.bfloat16 if dtype == torch.float16 or where.type == "cuda" else dtype
-    net = component(T5EncoderModel, folder / text, precision, ignore=r"^decoder|^lm_head|embed_tokens")
-    return Reader(net, tokenizer, where, longest, masked=True, tidy=lambda prompt: prompt.lower().strip())
+    net = component(kind, text, precision, ignore=r"^decoder|^lm_head|embed_tokens")
+    return Reader(net, tokenizer, where, longest, masked=True, tidy=tidy)
 
 
 def _tokenizer(kind: Any, folder: Path, words: str) -> Any:

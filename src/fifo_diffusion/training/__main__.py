@@ -2,6 +2,9 @@
 
     python -m fifo_diffusion.training --folder training-run
 
+`--begin WEIGHTS` goes on from finished weights, with their autoencoder as it is; `--independent` trains with a timestep
+for every frame.  Both together make the trained cousin of a training-free method, at the budget that `--steps` says.
+
 A step whose result is already in the folder is not done again, and an interrupted diffusion step goes on from
 its last checkpoint; delete a file to make it again.
 """
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,10 +48,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--compile", action="store_true", help="compile the video network; needs a C++ compiler")
     parser.add_argument("--export", type=Path, default=WEIGHTS, help="where the finished weights go")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the video network")
+    parser.add_argument("--independent", action="store_true", help="a timestep for every frame, not one a clip")
+    parser.add_argument("--begin", type=Path, help="a folder of finished weights to begin with")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    folder, recipe, started = arguments.folder, Recipe(), time.monotonic()
+    folder, started = arguments.folder, time.monotonic()
+    recipe = Recipe(steps=arguments.steps, independent=arguments.independent)
     folder.mkdir(parents=True, exist_ok=True)
+    if arguments.begin is not None:
+        for name in ("autoencoder", "polished"):
+            shutil.copy(arguments.begin / "autoencoder.safetensors", folder / f"{name}.safetensors")
 
     def report(lines: Iterable[str]) -> None:
         with (folder / "log.txt").open("a") as log:
@@ -66,7 +77,7 @@ def main() -> None:
         net = Autoencoder(recipe.channels)
         net.load_state_dict(load_file(folder / "autoencoder.safetensors"))
         report(diffusion.encode_clips(World(sprites, recipe.size), net.eval(), recipe, folder))
-    report(diffusion.train(recipe, folder, compiled=arguments.compile))
+    report(diffusion.train(recipe, folder, compiled=arguments.compile, begin=arguments.begin))
     if not (folder / "polished.safetensors").exists():
         report(autoencoder.polish(recipe, sprites, folder))
     export(recipe, folder, arguments.export)

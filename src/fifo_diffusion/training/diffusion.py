@@ -1,4 +1,7 @@
-"""Step two: the video network, on encoded clips; ONE timestep a clip, as ordinary text-to-video models are trained."""
+"""Step two: the video network, on encoded clips; ONE timestep a clip, as ordinary text-to-video models are trained.
+
+Or, as `Recipe.independent` asks, one for every frame: what diagonal denoising would train if it trained anything.
+"""
 
 from __future__ import annotations
 
@@ -51,24 +54,29 @@ def encode_clips(world: World, net: Autoencoder, recipe: Recipe, out: Path) -> I
 
 
 def velocity_loss(nets: EmbeddedNetworks, x: Tensor, tokens: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """Mean squared error of the velocity alpha * noise - sigma * x0 (arXiv:2202.00512), one value a clip; t (B,)"""
-    kept = cosine(TIMESTEPS)[t].float().view(-1, 1, 1, 1, 1)
+    """Mean squared error of the velocity alpha * noise - sigma * x0 (arXiv:2202.00512), one value a clip; t (B, F)"""
+    kept = cosine(TIMESTEPS)[t].float()[:, None, :, None, None]
     alpha, sigma = kept.sqrt(), (1 - kept).sqrt()
     text, words, heard = (said[:, None] for said in nets.text(tokens))
-    times = t[:, None].expand(-1, x.shape[2]).float()
-    guess: Tensor = nets.video(alpha * x + sigma * noise, times, text, words, heard)
+    guess: Tensor = nets.video(alpha * x + sigma * noise, t.float(), text, words, heard)
     return (guess - (alpha * noise - sigma * x)).square().mean(dim=(1, 2, 3, 4))
 
 
-def train(recipe: Recipe, out: Path, save_every: int = 100, compiled: bool = False) -> Generator[str]:
+def train(
+    recipe: Recipe, out: Path, save_every: int = 100, compiled: bool = False, begin: Path | None = None
+) -> Generator[str]:
     """Train, or go on from `diffusion.pt`, and write `transformer.safetensors` and `text.safetensors`.
 
+    begin: the folder of finished weights to begin with, instead of random ones.
     compiled: with `torch.compile`, which takes half a minute to begin with and a third off every step.
     """
     torch.manual_seed(recipe.seed)
     latents = load_file(out / "clips.safetensors")["latents"]
     captions = [Caption(*row) for row in np.load(out / "captions.npy").tolist()]
     nets = EmbeddedNetworks(recipe)
+    if begin is not None:
+        for net, name in ((nets.video, "transformer"), (nets.text, "text")):
+            net.load_state_dict(load_file(begin / f"{name}.safetensors"))  # half precision is made float32
     average = copy.deepcopy(nets).eval().requires_grad_(False)
     optimisers = _optimisers(nets, recipe)
     if compiled:
@@ -94,11 +102,7 @@ def train(recipe: Recipe, out: Path, save_every: int = 100, compiled: bool = Fal
         picked = rng.integers(0, len(latents), recipe.batch)
         said = ["" if rng.random() < recipe.unconditional else say(captions[i], rng) for i in picked]
         x = latents[torch.from_numpy(picked)].float()
-        # Timesteps spread evenly over the batch: less noise in the loss than independent draws.
-        spread = (torch.arange(recipe.batch) + torch.rand(recipe.batch)) / recipe.batch
-        low, rest = recipe.noisy / TIMESTEPS, 1 - recipe.noisy_share
-        spread = torch.where(spread < rest, spread / rest, low + (spread - rest) / recipe.noisy_share * (1 - low))
-        t = (spread * TIMESTEPS).long()
+        t = timesteps(recipe)
         loss = velocity_loss(nets, x, nets.text.tokens(said), t, torch.randn_like(x)).mean()
         for optimiser in optimisers:
             optimiser.zero_grad()
@@ -118,6 +122,20 @@ def train(recipe: Recipe, out: Path, save_every: int = 100, compiled: bool = Fal
             yield f"diffusion step {step} loss {np.mean(recent[-50:]):.4f} {pace:.3f} s/step"
     save_file(average.video.state_dict(), out / "transformer.safetensors")
     save_file(average.text.state_dict(), out / "text.safetensors")
+
+
+def timesteps(recipe: Recipe) -> Tensor:
+    """(B, F), spread evenly over the batch: less noise in the loss than independent draws.
+
+    By frame or by clip, each is as often in every place of 0 .. 999; more often in the noisy ones (`noisy_share`).
+    """
+    count = recipe.batch * (recipe.frames if recipe.independent else 1)
+    spread = (torch.arange(count) + torch.rand(count)) / count
+    low, rest = recipe.noisy / TIMESTEPS, 1 - recipe.noisy_share
+    spread = torch.where(spread < rest, spread / rest, low + (spread - rest) / recipe.noisy_share * (1 - low))
+    if recipe.independent:
+        spread = spread[torch.randperm(count)]
+    return (spread * TIMESTEPS).long().view(recipe.batch, -1).expand(-1, recipe.frames)
 
 
 def _optimisers(nets: EmbeddedNetworks, recipe: Recipe) -> list[torch.optim.Optimizer]:

@@ -32,3 +32,6 @@ class Recipe:
     noisy_share: float = 0.6  # of the clips
     unconditional: float = 0.1  # share of clips trained without text, for classifier-free guidance
     average: float = 0.995  # of the weights that ship
+    independent: bool = (
+        False  # a timestep of its own for every frame (diffusion forcing, arXiv:2407.01392), not one a clip
+    )

@@ -1,0 +1,275 @@
+"""Workers on a Ray cluster: each job is a task, which Ray gives to a node that has a GPU, or the CPUs, to spare.
+
+Videos and checkpoints are in a folder that all nodes see, so that what a dead node has begun any other can go on with.
+What a task says travels over an actor beside the driver, the board; so does the word to stop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import re
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from socket import create_connection
+from typing import Any
+
+from fifo_diffusion.batch.jobs import Job
+from fifo_diffusion.batch.pool import PAUSE, Begun, Ended, Event, Lost, Moved, Task, Warned
+from fifo_diffusion.batch.results import Result
+from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.version import __version__
+
+ANSWER = 10.0  # seconds for the cluster to answer
+LOOK = 120.0  # seconds for a node to say whether it sees the folder
+
+
+class Cluster:
+    """See `pool.Pool`."""
+
+    def __init__(self, address: str, folder: Path, jobs: Sequence[Job], most: int | None, threads: int | None) -> None:
+        """most: jobs at a time; None: as many as there is room for.  threads: of each; None: as many as this process
+        uses, or the smallest node has.
+
+        Raises BadInput, before any work, for a cluster that cannot do it, or a node of it that does not see the folder.
+        """
+        _connect(address)
+        import torch
+
+        there = nodes()
+        self._gpus = any(node["Resources"].get("GPU") for node in there)
+        for name in {job.device for job in jobs} & {"cuda", "mps"}:
+            if name == "mps" or not self._gpus:
+                raise BadInput(f"a job insists on device {name}, and no node of the cluster has one; leave it out")
+        cpus = [int(have) for node in there if (have := node["Resources"].get("CPU", 0)) >= 1]
+        if not cpus:
+            raise BadInput(f"the cluster at {address} has no node with CPUs; start one with `ray start --address`")
+        self.threads = threads or min(torch.get_num_threads(), *cpus)
+        if self.threads > max(cpus):
+            raise BadInput(f"--threads is {threads}, and the largest node has {max(cpus)} CPUs; give no more than that")
+        self._token = folder / ".batch" / f"seen-{secrets.token_hex(8)}"
+        self._token.touch()
+        self._board: Any = None
+        self._most, self._waiting = most, deque[Task]()
+        self._under_way: dict[Any, Task] = {}  # by what Ray calls the answer
+        self._begun: set[int] = set()
+        try:
+            check_seen(self._token, there)
+            self._board = _beside(_Board)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self._under_way)
+
+    def give(self, task: Task) -> None:
+        self._waiting.append(task)
+        self._deal()
+
+    def hear(self, seconds: float) -> Sequence[Event]:
+        import ray
+
+        answers = list(self._under_way)
+        ready, _ = ray.wait(answers, num_returns=len(answers), timeout=seconds) if answers else ([], [])
+        try:
+            events: list[Event] = ray.get(self._board.take.remote())
+        except ray.exceptions.RayError as error:
+            raise OutputError(
+                f"this machine's part of the Ray cluster was lost ({type(error).__name__}); run the same command again "
+                "when it is back"
+            ) from None
+        self._begun |= {event.number for event in events if isinstance(event, Begun)}
+        for answer in ready:
+            task = self._under_way.pop(answer)
+            self._begun.discard(task.number)
+            events += _answered(answer, task)
+        self._deal()
+        return events
+
+    def stop(self) -> None:
+        import ray
+
+        self._waiting.clear()
+        ray.get(self._board.stop.remote())
+        for answer, task in self._under_way.items():
+            if task.number not in self._begun:
+                ray.cancel(answer)
+
+    def close(self) -> None:
+        import ray
+
+        self._token.unlink(missing_ok=True)
+        ray.shutdown()  # ends what is under way
+
+    def _deal(self) -> None:
+        import ray
+
+        while self._waiting and (self._most is None or len(self._under_way) < self._most):
+            task = self._waiting.popleft()
+            gpu = self._gpus and task.job.device != "cpu"
+            needs: dict[str, Any] = {"num_gpus": 1, "num_cpus": 1} if gpu else {"num_cpus": task.threads}
+            remote = ray.remote(_do).options(max_retries=0, scheduling_strategy="SPREAD", name=task.job.output, **needs)
+            self._under_way[remote.remote(task, str(self._token), self._board)] = task
+
+
+def _connect(address: str) -> None:
+    try:
+        import ray
+    except ImportError:
+        raise BadInput("--ray needs Ray, which is not installed; install it with: pip install '.[cluster]'") from None
+    where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    match = re.fullmatch(r"([^/]+):(\d+)", where)
+    if where != "auto" and match is None:
+        raise BadInput(f"--ray is {where!r}; give HOST:PORT as `ray start --head` says it, or auto")
+    try:
+        if match is not None:
+            create_connection((match[1], int(match[2])), ANSWER).close()  # Ray itself would try for many minutes
+        ray.init(where, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadInput(
+            f"there is no Ray cluster at {address} that this machine has joined ({why}); start one with `ray start "
+            "--head`, join it here with `ray start --address HOST:PORT`, and say --ray auto"
+        ) from None
+
+
+def nodes() -> list[dict[str, Any]]:
+    """Those that are alive, as Ray describes them."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _on(node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def _beside(kind: type) -> Any:
+    """An actor on the driver's own node, for only that one lives as long as the driver."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return ray.remote(kind).options(num_cpus=0, scheduling_strategy=_on(here)).remote()
+
+
+def check_seen(token: Path, there: Iterable[dict[str, Any]]) -> None:
+    """Raises BadInput for a node that could be given a job and does not see the folder, or has another version."""
+    import ray
+
+    asked = {
+        ray.remote(_look)
+        .options(num_cpus=0, max_retries=0, scheduling_strategy=_on(node["NodeID"]))
+        .remote(str(token)): node
+        for node in there
+        if node["Resources"].get("CPU", 0) >= 1
+    }
+    for answer, node in asked.items():
+        name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        try:
+            sees, version = ray.get(answer, timeout=LOOK)
+        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+            raise BadInput(
+                f"{name} of the cluster cannot be used ({_first(error)}); install fifo-diffusion {__version__} there "
+                "as here, or take it out of the cluster"
+            ) from None
+        if version != __version__:
+            raise BadInput(
+                f"{name} has fifo-diffusion {version} and this machine {__version__}, whose frames may differ; "
+                "install the same on all nodes"
+            )
+        if not sees:
+            raise BadInput(
+                f"{name} does not see {token.parent.parent}, or may not write there; --out must be on storage that all "
+                "nodes share under the same name, such as NFS, so that any can go on with what another began"
+            )
+
+
+def _look(token: str) -> tuple[bool, str]:
+    """On a node: whether it sees the batch's folder and may write there, and its version."""
+    return os.path.exists(token) and os.access(Path(token).parent.parent, os.W_OK | os.X_OK), __version__
+
+
+def _first(error: BaseException) -> str:
+    """What went wrong, in one line: Ray's own errors end with it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _answered(answer: Any, task: Task) -> list[Event]:
+    import ray
+
+    try:
+        return [Ended(task.number, ray.get(answer))]
+    except ray.exceptions.TaskCancelledError:
+        return []
+    except ray.exceptions.RayTaskError as error:
+        return [Ended(task.number, Result(name=task.job.output, state="failed", error=_first(error)))]
+    except ray.exceptions.RayError as error:
+        return [Lost(task.number, f"its worker was lost ({type(error).__name__})")]
+
+
+class _Board:
+    """What the tasks say, until the driver takes it."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._stopping = False
+
+    def tell(self, event: Event) -> bool:
+        """Whether to stop."""
+        self._events.append(event)
+        return self._stopping
+
+    def take(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    def stop(self) -> None:
+        self._stopping = True
+
+
+def _do(task: Task, token: str, board: Any) -> Result:
+    """A task, on whichever node it came to."""
+    import ray
+
+    from fifo_diffusion.batch.work import work
+
+    def say(event: Event) -> None:
+        try:
+            stop = ray.get(board.tell.remote(event))
+        except ray.exceptions.RayError:  # the driver has gone, and the board with it
+            stop = True
+        if stop:
+            raise KeyboardInterrupt
+
+    def warn(text: str) -> None:
+        board.tell.remote(Warned(task.number, text))
+
+    heard = time.monotonic()
+
+    def watch(stage: str, done: int, total: int) -> None:
+        nonlocal heard
+        if time.monotonic() - heard >= PAUSE or done in (0, total):
+            heard = time.monotonic()
+            say(Moved(task.number, stage, done, total))
+
+    gpus = ray.get_gpu_ids()
+    device = f"cuda:{gpus[0]}" if gpus else "cpu"
+    node = f"{platform.node()} {ray.get_runtime_context().get_node_id()[:6]}"
+    nothing = Result(name=task.job.output, state="stopped")
+    try:
+        say(Begun(task.number, device, node))
+    except KeyboardInterrupt:
+        return nothing
+    if not _look(token)[0]:  # a node that came later
+        why = f"node {node} does not see {task.folder}; all nodes of the cluster must share it"
+        return nothing.model_copy(update={"state": "failed", "error": why})
+    return work(task, watch, warn)

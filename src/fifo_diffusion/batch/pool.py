@@ -1,0 +1,89 @@
+"""What the driver says to workers and hears from them, wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fifo_diffusion.batch.jobs import Job
+from fifo_diffusion.batch.results import Result
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job, and what its worker needs to know."""
+
+    number: int  # the job's
+    job: Job
+    folder: str
+    every: float  # seconds between checkpoints
+    threads: int
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A worker took the job up."""
+
+    number: int
+    device: str
+    worker: str
+
+
+@dataclass(frozen=True)
+class Moved:
+    """As `session.Watch` tells it."""
+
+    number: int
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Warned:
+    """A sentence for people."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The worker brought it to an end."""
+
+    number: int
+    result: Result
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The worker died over it."""
+
+    number: int
+    why: str
+
+
+Event = Begun | Moved | Warned | Ended | Lost
+
+PAUSE = 0.25  # seconds between two Moved of one job
+
+
+class Pool(Protocol):
+    """Workers."""
+
+    def give(self, task: Task) -> None:
+        """To be done by the first worker that is free."""
+
+    def hear(self, seconds: float) -> Sequence[Event]:
+        """What was said; waits no longer than that for the first word."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is under way or waits for a worker."""
+
+    def stop(self) -> None:
+        """Begin nothing more, and have the videos under way finished as they are."""
+
+    def close(self) -> None:
+        """Let the workers go; those that are still at work are killed."""

@@ -1,0 +1,268 @@
+"""A list of videos, made by real processes that are stopped and killed; each video is that of a quiet run."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing, suppress
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fifo_diffusion import api, checkpoint, sidecar
+from fifo_diffusion.batch.driver import Driver, opened
+from fifo_diffusion.batch.jobs import Job, read
+from fifo_diffusion.batch.local import Local
+from fifo_diffusion.batch.results import Result, fingerprint
+from fifo_diffusion.batch.table import Table
+from fifo_diffusion.errors import BadInput, FifoError
+from fifo_diffusion.sinks import read_frames
+
+COMMAND = [sys.executable, "-m", "fifo_diffusion", "batch"]
+SMALL = {"model": "gauss", "size": [16, 16], "partitions": 2, "eta": 1.0, "scale": 1}
+LONG_ENOUGH = 120  # seconds
+
+
+def write(folder: Path, *frames: int) -> list[dict[str, Any]]:
+    """A list of jobs of these lengths, that differ in prompt, seed and name."""
+    jobs = [{**SMALL, "output": f"{i}.mp4", "prompt": str(i), "seed": i, "frames": n} for i, n in enumerate(frames, 1)]
+    (folder / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
+    return jobs
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "out/results.jsonl").read_text().splitlines()]
+
+
+@cache
+def quiet(line: str) -> str:
+    """The digest of a job's frames, made here and now."""
+    job = Job.of(json.loads(line))
+    with TemporaryDirectory() as folder:
+        return api.make(job.run, f"{folder}/{job.output}", checkpoint_every=0).frames_sha256
+
+
+def await_checkpoints(driver: subprocess.Popen[bytes], run: Path, beyond: int = 0) -> int:
+    """Until a video has a checkpoint beyond that frame; returns which."""
+    until = time.monotonic() + LONG_ENOUGH
+    while not run.is_dir() or max(checkpoint.committed(run), default=0) <= beyond:
+        assert driver.poll() is None, driver.communicate()[1].decode()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return max(checkpoint.committed(run))
+
+
+def start(folder: Path, *said: str) -> subprocess.Popen[bytes]:
+    command = [*COMMAND, "jobs.jsonl", "--out", "out", "--workers", "2", "--checkpoint-every", "0.1s", *said]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def run(folder: Path, *said: str) -> tuple[int, str]:
+    """The exit code, and what was said."""
+    driver = start(folder, *said)
+    text = driver.communicate(timeout=LONG_ENOUGH)[1].decode()
+    return driver.returncode, text
+
+
+def owner(driver: int, partial: Path) -> int:
+    """The worker of a driver that has this file open."""
+    children = subprocess.run(["pgrep", "-P", str(driver)], check=True, stdout=subprocess.PIPE, text=True).stdout
+    for child in children.split():
+        with suppress(OSError):
+            if partial in [Path(os.readlink(file)) for file in Path(f"/proc/{child}/fd").iterdir()]:
+                return int(child)
+    raise AssertionError(f"no worker has {partial} open")
+
+
+def check_done(folder: Path, jobs: list[dict[str, Any]]) -> None:
+    lines = {line["name"]: line for line in results(folder)}
+    assert len(results(folder)) == len(lines) == len(jobs)
+    for job in jobs:
+        line = lines[job["output"]]
+        assert (line["state"], line["error"]) == ("done", None)
+        assert line["sha256"] == quiet(json.dumps(job))
+
+
+def check_stopped(folder: Path, *names: str) -> list[int]:
+    """How many frames each of these videos holds, each being whole and shorter than it shall be."""
+    lines = {line["name"]: line for line in results(folder) if line["state"] == "stopped"}
+    held = [len(list(read_frames(folder / "out" / name))) for name in names]
+    assert held == [lines[name]["frames"] for name in names]
+    assert min(held) > 0
+    return held
+
+
+def test_a_killed_worker_a_stop_and_a_killed_driver_cost_nothing(tmp_path: Path) -> None:
+    jobs, out = write(tmp_path, 400, 60, 60), tmp_path / "out"
+    driver = start(tmp_path)
+    reached = await_checkpoints(driver, out / "1.mp4.run")
+    os.kill(owner(driver.pid, out / "1.partial.mp4"), signal.SIGKILL)
+    await_checkpoints(driver, out / "1.mp4.run", beyond=reached + 10)
+    driver.send_signal(signal.SIGTERM)
+    said = driver.communicate(timeout=LONG_ENOUGH)[1].decode()
+    assert driver.returncode == 130, said
+    assert "1.mp4: its worker was killed by SIGKILL; it is tried again from its last checkpoint" in said
+    assert "run the same command again" in said
+    (held,) = check_stopped(tmp_path, "1.mp4")
+
+    driver = start(tmp_path)
+    await_checkpoints(driver, out / "1.mp4.run", beyond=held)
+    driver.kill()
+    driver.communicate(timeout=LONG_ENOUGH)  # its workers hold the pipe until they have finished their files
+    code, said = run(tmp_path)
+    assert code == 0, said
+    check_done(tmp_path, jobs)
+    with opened(tmp_path / "jobs.jsonl", read(tmp_path / "jobs.jsonl"), out) as (_, left):
+        assert left == []
+
+
+def test_a_job_that_fails_leaves_the_others_be(tmp_path: Path) -> None:
+    """One whose worker dies too often, and one whose video was changed."""
+    jobs, out = write(tmp_path, 300, 20), tmp_path / "out"
+    partial = out / "1.partial.mp4"
+
+    def kill() -> bool:
+        """In place of asking whether to stop."""
+        if partial.exists() and checkpoint.committed(out / "1.mp4.run") and not killed:
+            killed.append(owner(os.getpid(), partial))
+            os.kill(killed[0], signal.SIGKILL)
+        return False
+
+    def drive() -> dict[str, dict[str, Any]]:
+        listed, told = read(tmp_path / "jobs.jsonl"), Console(file=StringIO())
+        with opened(tmp_path / "jobs.jsonl", listed, out) as (kept, left), closing(Local(1)) as pool:
+            Driver(listed, left, out, pool, kept, Table(told, listed, kept.lines, left, True), 0.1, 3, 1, kill).run()
+        return {line["name"]: line for line in results(tmp_path)}
+
+    killed: list[int] = []
+    lines = drive()
+    assert lines["1.mp4"]["state"] == "failed"
+    assert "its worker was killed by SIGKILL, after it was tried once" in lines["1.mp4"]["error"]
+    assert lines["2.mp4"]["state"] == "done"
+    assert sidecar.read(out / "2.mp4.json").machine["threads"] == 3
+    api.make(Job.of({**jobs[1], "seed": 9}).run, str(tmp_path / "other.mp4"))
+    (tmp_path / "other.mp4").rename(out / "2.mp4")
+    lines = drive()
+    assert (lines["1.mp4"]["state"], lines["1.mp4"]["sha256"]) == ("done", quiet(json.dumps(jobs[0])))
+    assert lines["2.mp4"]["state"] == "failed"
+    assert "2.mp4 is not as the run in" in lines["2.mp4"]["error"]
+
+
+def check_list(folder: Path, *jobs: object) -> None:
+    (folder / "jobs.jsonl").write_text("\n".join(job if isinstance(job, str) else json.dumps(job) for job in jobs))
+    with opened(folder / "jobs.jsonl", read(folder / "jobs.jsonl"), folder / "out"):
+        pass
+
+
+ONE = {**SMALL, "output": "a.mp4", "prompt": "1"}
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{'a': 1}", "it is not JSON"),
+        ("[1]", "it is no object"),
+        ({**ONE, "sed": 1}, "setting 'sed' is unknown; the settings are prompt, cues"),
+        ({"prompt": "1"}, "output is missing; every job needs one"),
+        ({"output": "b.mp4"}, "prompt is missing"),
+        ({**ONE, "output": "b.avi"}, ".avi"),
+        ({**ONE, "output": "../b.mp4"}, "the name of a file or folder in DIR"),
+        ({**ONE, "output": "b.partial.mp4"}, "files under way"),
+        ({**ONE, "output": "A.mp4"}, "output 'A.mp4' is that of line 1 too"),
+        ({**ONE, "output": "b.mp4", "frames": 0}, "a video without end"),
+        ({**ONE, "output": "b.mp4", "device": "cuda:1"}, "deals its devices itself"),
+        ({**ONE, "output": "b.mp4", "model": "sora"}, "the models are embedded, gauss"),
+        ({**ONE, "output": "b.mp4", "crf": 99}, "crf of 99"),
+        ({**ONE, "output": "b.gif", "crf": 9}, "no constant rate factor"),
+        ({**ONE, "output": "b.mp4", "size": [15, 16], "scale": 1}, "15"),
+        ({**ONE, "output": "b.mp4", "solver": "2m"}, "eta is 1 with solver 2m"),
+        ({**ONE, "output": "b.mp4", "only_new": True}, "without a clip"),
+        ({**ONE, "output": "b.mp4", "script": "none.yaml"}, "none.yaml cannot be read"),
+        ({**ONE, "output": "b.mp4", "script": "none.yaml", "cues": []}, "both script and cues"),
+        ({**ONE, "output": "b.mp4", "lora": ["none.safetensors"]}, "is not there"),
+    ],
+)
+def test_a_bad_line_is_named_before_any_work(line: object, says: str, tmp_path: Path) -> None:
+    with pytest.raises(FifoError, match=re.escape(says)) as caught:
+        check_list(tmp_path, ONE, "", line)
+    assert ", line 3: " in str(caught.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["jobs.jsonl"]
+
+
+def test_all_lines_are_checked_and_the_command_says_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "jobs.jsonl").write_text('{"output": "a.mp4"}\n{}\n[]\n')
+    code, said = run(tmp_path)
+    assert code == 2
+    assert said == "error: jobs.jsonl, line 1: prompt is missing; every job needs one (2 more lines are wrong)\n"
+    with pytest.raises(BadInput, match="has no jobs"):
+        check_list(tmp_path, "")
+
+
+def test_a_video_that_is_there_is_taken_for_what_it_is_and_no_more(tmp_path: Path) -> None:
+    """Finished is what has the settings, the frames and the bytes; a name proves nothing."""
+    job = Job.of({**ONE, "frames": 8})
+    (out := tmp_path / "out").mkdir()
+    (tmp_path / "jobs.jsonl").write_text(json.dumps({**ONE, "frames": 8}))
+
+    def left(**changes: Any) -> list[int]:
+        line = {**ONE, "frames": 8, **changes}
+        (tmp_path / "jobs.jsonl").write_text(json.dumps(line))
+        with opened(tmp_path / "jobs.jsonl", read(tmp_path / "jobs.jsonl"), out) as (_, numbers):
+            return numbers
+
+    (out / "a.mp4").write_bytes(b"somebody's own")
+    with pytest.raises(BadInput, match="not of this batch"):
+        left()
+    (out / "a.mp4").unlink()
+    made = api.make(job.run, str(out / "a.mp4"), scale=1)
+    assert left() == [1]  # it may be finished, which its run can prove
+    told = {"name": "a.mp4", "state": "done", "frames": 8, "sha256": made.frames_sha256}
+    line = Result.model_validate({**told, "file_sha256": fingerprint(out / "a.mp4")})
+    (out / "results.jsonl").write_text(line.model_dump_json() + "\n")
+    assert left() == []
+    assert left(frames=9) == [1]  # it can be made longer
+    changed: list[tuple[dict[str, Any], str]] = [
+        ({"seed": 1}, "the list now says seed 1 in place of 0"),
+        ({"frames": 7}, "frames 7 in place of 8"),
+        ({"scale": 2}, "scale 2 in place of 1"),
+        ({"cues": [{"at": 3, "prompt": "2"}]}, "cues"),
+    ]
+    for changes, says in changed:
+        with pytest.raises(BadInput, match=says):
+            left(**changes)
+    with open(out / "a.mp4", "ab") as file:
+        file.write(b"!")
+    assert left() == [1]
+    (out / "results.jsonl").write_text("{}\n")
+    with pytest.raises(BadInput, match="line 1 is no result"):
+        left()
+
+
+def test_a_job_may_name_a_script_and_files_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("story.yaml").write_text("- {at: 0, prompt: '1'}\n- {at: 2s, prompt: '2'}\n")
+    Path("clip.png").touch()
+    line = {"output": "a/", "script": "story.yaml", "fps": 4, "clip": "clip.png"}
+    Path("jobs.jsonl").write_text(json.dumps(line))
+    (job,) = read(Path("jobs.jsonl")).values()
+    assert [(cue.at, cue.prompt) for cue in job.run.cues] == [(0, "1"), (8, "2")]
+    assert job.clip == str(tmp_path / "clip.png")
+    assert job.output == "a"
+
+
+def test_two_batches_do_not_share_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(ONE))
+    with (
+        opened(tmp_path / "jobs.jsonl", read(tmp_path / "jobs.jsonl"), tmp_path / "out"),
+        pytest.raises(BadInput, match="another batch"),
+    ):
+        check_list(tmp_path, ONE)
