@@ -30,6 +30,8 @@ def test_a_table_of_prompts_begins_with_the_prompt() -> None:
         ({"prompt": "a", "guidance": float("nan")}, "guidance is nan"),
         ({"prompt": "a", "frames": -1}, "frames is -1"),
         ({"prompt": "a", "lookahead": "half"}, "'off', 'last' or 'middle'"),
+        ({"prompt": "a", "lookahead": "4-"}, "LO-HI, counted from 0"),
+        ({"prompt": "a", "lookahead": "-4-8"}, "LO-HI, counted from 0"),
         ({"prompt": "a", "dtype": "float8"}, "'float32'"),
         ({"prompt": "a", "cues": [{"at": 0, "prompt": "b"}]}, "it is 'a' and 'b' at frame 0"),
         (

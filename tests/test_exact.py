@@ -11,7 +11,7 @@ from torch import Tensor
 from fifo_diffusion.engine import Engine, Solver
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Batched
-from fifo_diffusion.models.gauss import GaussianVideo
+from fifo_diffusion.models.gauss import GaussianVideo, ar, mixture, wave
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.schedule import (
     NoiseSchedule,
@@ -63,6 +63,25 @@ def test_the_network_is_the_true_posterior(predicts: Predicts, level: list[int])
         torch.testing.assert_close(x0[b : b + 1], want, rtol=0, atol=1e-8)
     a, sigma = (x[at].view(1, 1, -1, 1, 1) for x in (s.alpha, s.sigma))
     torch.testing.assert_close(a * x0 + sigma * eps, z, rtol=0, atol=1e-8)
+
+
+def test_any_stationary_video_and_any_places_of_it() -> None:
+    """By adding precisions again: a sum of a slow video and a wave, three of its frames with gaps between."""
+    video = mixture(0.3, ar(0.9), wave(7, 0.95))
+    s, at, frame = rectified_flow(8), torch.tensor([1, 3, 6]), torch.tensor([0, 4, 5])
+    z = randn(1, 1, 3, 2, 2)
+    out = GaussianVideo(s, autocovariance=video)(z, s.time[at][None], {"frame": frame[None]})
+    d = (frame[:, None] - frame).abs().double()
+    prior = 0.3 * 0.9**d + 0.7 * 0.95**d * torch.cos(2 * torch.pi / 7 * d)
+    a, sigma = s.alpha[at], s.sigma[at]
+    seen = torch.linalg.inv(torch.linalg.inv(prior) + torch.diag(a**2 / sigma**2))
+    want = torch.einsum("fg,bcghw->bcfhw", seen, (a / sigma**2).view(1, 1, -1, 1, 1) * z)
+    torch.testing.assert_close(s.split(z, out, at)[0], want, rtol=0, atol=1e-10)
+
+
+def test_what_is_no_autocovariance_is_refused() -> None:
+    with pytest.raises(BadInput, match="eigenvalue"):
+        GaussianVideo(rectified_flow(2), autocovariance=lambda d: (d < 3).to(d))
 
 
 def test_clean_frames_are_believed_and_pure_noise_is_not() -> None:

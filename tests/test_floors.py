@@ -3,7 +3,8 @@
     6  cli  server
     5  making  batch
     4  session  evaluate  training  progress  doctor  runs
-    3  models  methods  decode  sinks  prompts  guidance  execute  ranks  groups  together  sources  preview  checkpoint
+    3  models  methods  decode  sinks  prompts  guidance  execute  ranks  groups  together  sources  preview
+       checkpoint
     2  engine  baseclip  sidecar  script
     1  schedule  windows  noise  config  world  devices  meter
     0  protocols  errors  version  digest  whole  trail  interrupt
@@ -51,7 +52,7 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 DOOR = {"__init__", "__main__", "api"}
-# A model may use decode's helpers; a method asks a model's card what it can do; a batch's workers do what the command
+# A model may use decode's helpers, a method asks a model's card what it can do, a batch's workers do what the command
 # line does.
 ALSO = {("models", "decode"), ("methods", "models"), ("cli", "api"), ("server", "api"), ("batch", "api")}
 HEAVY = {"diffusers", "transformers"}

@@ -35,7 +35,7 @@ def test_a_longer_video_begins_with_the_shorter_one() -> None:
 
 
 @pytest.mark.parametrize("start", ["clip", "noise"])
-@pytest.mark.parametrize("lookahead", ["off", "last", "middle"])
+@pytest.mark.parametrize("lookahead", ["off", "last", "middle", "6-14"])
 def test_every_start_and_plan_gives_frames(start: str, lookahead: str) -> None:
     frames = list(
         fifo.stream("-", model="gauss", size=(8, 8), start=start, lookahead=lookahead, frames=20, partitions=2)

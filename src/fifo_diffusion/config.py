@@ -22,10 +22,22 @@ from pydantic import (
 
 from fifo_diffusion.errors import BadInput
 
-Lookahead = Literal["off", "last", "middle"]
 Method = Literal["fifo", "plain", "chunked", "genlvideo", "freenoise", "freelong"]
 OF_FIFO = ("partitions", "lookahead", "solver", "start")  # what only FIFO has
 OF_OTHERS = ("steps", "stride", "overlap")  # what only the methods that it is compared with have
+
+
+def _part_of_a_window(lookahead: str) -> str:
+    lo, dash, hi = lookahead.partition("-")
+    if lookahead not in ("off", "last", "middle") and not (dash and lo.isdecimal() and hi.isdecimal()):
+        raise ValueError(
+            "it must be 'off', 'last' or 'middle', or the frames of a window to keep, LO-HI, counted from 0, such as "
+            "'6-14'"
+        )
+    return lookahead
+
+
+Lookahead = Annotated[str, AfterValidator(_part_of_a_window)]
 
 
 def _says_something(prompt: str) -> str:

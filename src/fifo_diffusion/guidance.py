@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.protocols import GUIDANCE, NEGATIVE, Cond, Denoiser
+from fifo_diffusion.protocols import GUIDANCE, NEGATIVE, Cond, Denoiser, SharedDenoiser
 
 
 @dataclass(frozen=True)
 class Guided:
     """u + scale (c - u): c hears the prompt, u hears each `negative_x` in place of `x`; the rest they share.
 
-    Scale 1 is the network itself: one evaluation, negatives ignored.  Otherwise both sides are one batch
-    of 2B, or two calls of B with `batched` off (half the memory; or texts of different lengths).
+    Scale 1 is the network itself: one evaluation, negatives ignored.  Otherwise both sides are one batch of 2B (of B
+    for as long as the network hears nothing, where it can tell: see `SharedDenoiser`), or two calls of B with
+    `batched` off (half the memory; or texts of different lengths).
     A condition `guidance`, (B, 1) or (B, F), is the scale of each stream, or of each frame, instead; the network
     does not hear it.
     """
@@ -41,7 +42,9 @@ class Guided:
                 f"{NEGATIVE}x beside its x (or scale 1, which needs none)"
             )
         negative = {**positive, **instead}
-        if self.batched:
+        if self.batched and isinstance(self.denoise, SharedDenoiser):
+            c, u = self.denoise.each(z, t, [positive, negative])
+        elif self.batched:
             both = {name: torch.cat([c, negative[name]]) for name, c in positive.items()}
             c, u = self.denoise(torch.cat([z, z]), torch.cat([t, t]), both).chunk(2)
         else:

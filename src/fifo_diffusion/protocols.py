@@ -5,7 +5,7 @@ H W height and width (latent for latents, pixels for pixels).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,15 @@ class Temporal(Protocol):
         """(N, frames, ...), put together of what attend(part) gives: (N, part's frames, ...), the frames of that part
         attending to each other only.
         """
+        ...
+
+
+@runtime_checkable
+class SharedDenoiser(Denoiser, Protocol):
+    """A denoiser that computes once what windows have in common whatever they hear."""
+
+    def each(self, z: Tensor, t: Tensor, conds: Sequence[Cond], /) -> Sequence[Tensor]:
+        """As if called with each of these conditions, which have the same names and shapes."""
         ...
 
 

@@ -200,7 +200,7 @@ def rectified_flow(levels: int, shift: float = 1.0) -> NoiseSchedule:
     if not shift > 0:
         raise BadInput(f"shift is {shift}; it must be above 0 (1 leaves the levels evenly spread)")
     s = torch.linspace(0, 1, levels + 1, dtype=torch.float64)
-    s = shift * s / (1 + (shift - 1) * s)
+    s = (shift * s / (1 + (shift - 1) * s)).clamp(max=1)  # which rounding can miss by a hair
     return NoiseSchedule(alpha=1 - s, sigma=s, time=s * 1000, predicts="flow")
 
 

@@ -51,9 +51,6 @@ def unwatched(stage: str, done: int, total: int) -> None:
     """Nobody looks on."""
 
 
-_KEEP: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
-
-
 def resolve(run: Run, clip_too: bool = True) -> Decided:
     """The run with every setting decided: the model's defaults, this machine's device and dtype.
 
@@ -137,7 +134,17 @@ def _room(card: models.Card, size: tuple[int, int], dtype: str, gib: float | Non
 def _plan(run: Decided) -> Plan:
     assert run.partitions is not None  # only of a run by another method
     assert run.lookahead is not None
-    return Plan(models.card(run.model).window, run.partitions, _KEEP[run.lookahead])
+    window = models.card(run.model).window
+    named: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
+    if run.lookahead in named:
+        return Plan(window, run.partitions, named[run.lookahead])
+    lo, hi = map(int, run.lookahead.split("-"))
+    if not lo < hi <= window:
+        raise BadInput(
+            f"lookahead is {run.lookahead}; {run.model} has windows of {window} frames, of which LO-HI can be kept "
+            f"with 0 <= LO < HI <= {window}"
+        )
+    return Plan(window, run.partitions, (lo, hi))
 
 
 @dataclass(frozen=True, eq=False)

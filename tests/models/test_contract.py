@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.models import MODELS, load
 from fifo_diffusion.models.base import Model
+from fifo_diffusion.protocols import SharedDenoiser
 
 torch.set_num_threads(1)
 
@@ -55,6 +56,19 @@ def test_one_time_for_all_frames_is_the_published_network(case: Case, net: Model
     want = case.published(net, z, t, cond)
     got = net.denoiser(schedule)(z, t[:, None].expand(-1, z.shape[2]), cond)
     torch.testing.assert_close(got, want, rtol=0, atol=2e-5 * max(1, float(want.abs().max())))
+
+
+@torch.no_grad()
+def test_what_two_texts_share_is_computed_once_and_changes_nothing(case: Case, net: Model) -> None:
+    denoise = net.denoiser(schedule := net.schedule(64, "even"))
+    if not isinstance(denoise, SharedDenoiser):
+        return
+    z = latents(case, net, streams=2)
+    t = schedule.times(torch.linspace(4, 60, z.shape[2]).long(), z).expand(2, -1)
+    conds = [net.embed(["a red balloon", "a blue fish"]), net.embed_negative(["", "blurry"])]
+    for got, cond, other in zip(denoise.each(z, t, conds), conds, reversed(conds), strict=True):
+        torch.testing.assert_close(got, denoise(z, t, cond), rtol=1e-4, atol=1e-5)
+        assert float((got - denoise(z, t, other)).abs().max()) > 1e-4
 
 
 @torch.no_grad()

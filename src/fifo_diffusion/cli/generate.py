@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _video, _story, _method, _machine, _stopping = (
     partial(option, panel=name) for name in ("Video", "Story", "Method", "Machine", "Stopping and going on")
 )
-_LOOKAHEAD = "off, last (the paper's lookahead) or middle (keeps each window's middle)."
+_LOOKAHEAD = "off, last (the paper's lookahead), middle (keeps each window's middle), or frames to keep, such as 6-14."
 
 
 @app.command()

@@ -60,15 +60,15 @@ class Model(ABC):
         """Add a LoRA file to the network.  Raises ModelError for one that does not fit; only where the card says so."""
         raise ModelError(f"this model takes no LoRA weights, so {file} cannot be used")
 
-    def attend_over(self, temporal: Temporal) -> None:
-        """From now on attend along frames by this rule.  Raises BadInput for a model without that seam."""
-        raise BadInput("this model's attention along frames cannot be windowed; use one whose can, such as embedded")
-
     def split(self, part: Part, device: torch.device) -> None:
         """Keep one part of the network and put all on the device; the model was loaded on the CPU.  Only where the card
         says so; the others of the part's group must answer the same calls.
         """
         raise BadInput("this model cannot be split over several ranks; leave --split out")
+
+    def attend_over(self, temporal: Temporal) -> None:
+        """From now on attend along frames by this rule.  Raises BadInput for a model without that seam."""
+        raise BadInput("this model's attention along frames cannot be windowed; use one whose can, such as embedded")
 
     def save_memory(self) -> None:
         """From now on use less memory on the device, however slow; a model that has nothing to save does nothing."""

@@ -1,4 +1,4 @@
-"""An exact network with no weights: every latent pixel is a stationary AR(1) Gaussian over frames.
+"""An exact network with no weights: every latent pixel is a stationary Gaussian over frames, AR(1) unless told.
 
 Its posterior mean is a linear solve, right for any mix of noise levels in a window, so that what a plan
 or a schedule does to the video can be told from what a network does.
@@ -6,8 +6,9 @@ or a schedule does to the video can be told from what a network does.
 Letters: B streams, C channels, F frames of the window, H W latent height and width, K levels.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,27 +26,61 @@ from fifo_diffusion.schedule import (
     scaled_linear_betas,
 )
 
+Autocovariance = Callable[[Tensor], Tensor]
+"""The covariance of frames d >= 0 apart, elementwise: integers (...) in float -> (...)."""
+
+
+def ar(rho: float) -> Autocovariance:
+    """AR(1), unit variance: rho^d.  Raises BadInput for rho outside (-1, 1)."""
+    if not -1 < rho < 1:
+        raise BadInput(f"rho is {rho}; the correlation of neighbouring frames lies between -1 and 1")
+    return lambda d: torch.tensor(rho, dtype=d.dtype, device=d.device) ** d
+
+
+def mixture(share: float, one: Autocovariance, other: Autocovariance) -> Autocovariance:
+    """The sum of two independent videos, the first with `share` of the variance."""
+    return lambda d: share * one(d) + (1 - share) * other(d)
+
+
+def wave(period: float, rho: float) -> Autocovariance:
+    """What a pixel sees of a travelling wave of random phase that passes it every `period` frames and is renewed like
+    an AR(1): rho^d cos(2 pi d / period).
+    """
+    fading = ar(rho)
+    return lambda d: fading(d) * torch.cos(2 * math.pi / period * d)
+
 
 @dataclass(frozen=True, eq=False)
 class GaussianVideo:
-    """A Denoiser for videos with mean `cond["mean"]` (B,), or (B, F) for each frame its own, or 0; unit variance and
-    correlation rho^d over d frames.
+    """A Denoiser for videos with mean `cond["mean"]` (B,), or (B, F) for each frame its own, or 0.  The frames of a
+    window follow each other, unless `cond["frame"]` (B, F) has their numbers.
 
-    Raises BadInput for rho outside (-1, 1), or a schedule that tells two different levels by the same time.
+    rho: unit variance and correlation rho^d over d frames.  autocovariance: any other stationary video, in its place.
+    Raises BadInput for rho outside (-1, 1), for what is no autocovariance, or for a schedule that tells two different
+    levels by the same time.
     """
 
     schedule: NoiseSchedule
     rho: float = 0.9
+    autocovariance: Autocovariance | None = None
 
     def __post_init__(self) -> None:
-        if not -1 < self.rho < 1:
-            raise BadInput(f"rho is {self.rho}; the correlation of neighbouring frames lies between -1 and 1")
+        least = float(torch.linalg.eigvalsh(self.prior(torch.arange(64, dtype=torch.float64)))[0])
+        if not least > -1e-9:
+            raise BadInput(
+                f"the autocovariance gives 64 frames a covariance with the eigenvalue {least:.3g}; none may be below 0"
+            )
         s = self.schedule
         same = s.time[:, None] == s.time
         if bool((same & ((s.alpha[:, None] != s.alpha) | (s.sigma[:, None] != s.sigma))).any()):
             raise BadInput(
                 "the schedule has different levels at the same time, so time does not tell how noisy a frame is"
             )
+
+    def prior(self, frame: Tensor) -> Tensor:
+        """The covariance of the frames of these numbers, (..., F) -> (..., F, F) in their dtype."""
+        apart = (frame[..., None] - frame[..., None, :]).abs()
+        return (ar(self.rho) if self.autocovariance is None else self.autocovariance)(apart)
 
     def __call__(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
         """(B, C, F, H, W), (B, F) -> (B, C, F, H, W): the posterior mean of what the schedule predicts.
@@ -57,8 +92,7 @@ class GaussianVideo:
         level = (self.schedule.time.to(t) - t[..., None]).abs().argmin(dim=-1).to(z.device)  # (B, F)
         a = self.schedule.alpha.to(dtype).to(z.device)[level]
         s = self.schedule.sigma.to(dtype).to(z.device)[level]
-        frame = torch.arange(t.shape[1], device=z.device)
-        prior: Tensor = torch.tensor(self.rho, dtype=dtype, device=z.device) ** (frame[:, None] - frame).abs()
+        prior = self.prior(cond.get("frame", torch.arange(t.shape[1])).to(a))
         mean = cond["mean"].to(z.device, dtype) if "mean" in cond else z.new_zeros(len(z), dtype=dtype)
         mean = mean.view(len(z), -1, 1)
 

@@ -20,6 +20,7 @@ from fifo_diffusion.decode import PerFrame
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.files import SINGLE, component, fingerprint
+from fifo_diffusion.models.linear import quick
 from fifo_diffusion.models.lora import add_lora
 from fifo_diffusion.models.text import Reader
 from fifo_diffusion.protocols import Cond, Decoder, Denoiser
@@ -68,7 +69,7 @@ class LatentModel(Model):
         dtype: torch.dtype,
         source: Path,
     ) -> None:
-        self.network = network.to(device).eval().requires_grad_(False)
+        self.network = quick(network.to(device).eval().requires_grad_(False))
         self.autoencoder, self.table, self._reader, self._source = autoencoder, table, reader, source
         self.device, self.dtype = device, dtype
         self.channels = int(autoencoder.config.get("latent_channels") or autoencoder.config.z_dim)  # z_dim: Wan's

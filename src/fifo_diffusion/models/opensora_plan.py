@@ -31,6 +31,7 @@ from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.causal_vae import CausalVAE, ChunkedDecoder
 from fifo_diffusion.models.files import fingerprint, fit, locate, read_tensors, single_file
 from fifo_diffusion.models.latte import latte, trimmed
+from fifo_diffusion.models.linear import quick
 from fifo_diffusion.models.lora import add_lora
 from fifo_diffusion.models.text import Reader, t5_reader
 from fifo_diffusion.protocols import Cond, Denoiser
@@ -96,7 +97,7 @@ class OpenSoraPlan(Model):
         files: list[Path],
     ) -> None:
         """network, autoencoder: on the device, in their precision; files: those their weights are from."""
-        self.network, self.autoencoder, self._reader = network, autoencoder, reader
+        self.network, self.autoencoder, self._reader = quick(network), autoencoder, reader
         self.channels = autoencoder.channels
         self.device, self.dtype = device, dtype
         self._files = files

@@ -11,7 +11,8 @@ batch, h heads.  Only loaded by the models that use it, since it needs diffusers
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,10 +21,14 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import TimestepEmbedding
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fifo_diffusion.models.along import AlongFrames
-from fifo_diffusion.models.latent import MOST_ROWS
-from fifo_diffusion.protocols import Temporal
+from fifo_diffusion.models.frame_attention import FrameAttention, RelativeAttention, RelativePosition
+from fifo_diffusion.models.latent import MOST_ROWS, LatentModel
+from fifo_diffusion.models.unet3d_layers import attend_along, layers, repeated
+from fifo_diffusion.protocols import Cond, Temporal
+from fifo_diffusion.schedule import NoiseSchedule
 
 
 class FrameUNet(UNet3DConditionModel):
@@ -66,12 +71,12 @@ class FrameUNet(UNet3DConditionModel):
         if not temporal_convolutions:
             for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
                 block.temp_convs = nn.ModuleList(_Same() for _ in block.temp_convs)
-        if relative_positions:
-            for attention in self.temporal_attentions():
+        for attention in self.temporal_attentions():
+            if relative_positions:
                 width = attention.inner_dim // attention.heads
                 attention.relative_position_k = RelativePosition(width, relative_positions)
                 attention.relative_position_v = RelativePosition(width, relative_positions)
-                attention.set_processor(RelativeAttention())
+            attention.set_processor(RelativeAttention() if relative_positions else FrameAttention())
 
     def temporal_attentions(self) -> Iterator[Attention]:
         """Every attention from frame to frame."""
@@ -92,14 +97,22 @@ class FrameUNet(UNet3DConditionModel):
 
         encoder_hidden_states: text (B, L, D), or (B, F, L, D) where each frame hears its own.  fps: frames a second,
         (B,) or (B, F), where the network has an embedding for it.
+
+        For m B texts all windows are answered for the first B, then for the next B, and so on: (m B, C, F, H, W).
+        What comes before the network first hears a text is computed once for all m: 7 % of VideoCrafter2.
         """
         windows, _, frames, height, width = sample.shape
-        rows = windows * height * width
-        if windows > 1 and rows > MOST_ROWS:
-            pieces = -(-windows // max(1, MOST_ROWS // (height * width)))
-            parts = [x.chunk(pieces) for x in (sample, timestep, encoder_hidden_states)]
-            rates = [None] * len(parts[0]) if fps is None else fps.chunk(pieces)
-            return torch.cat([self(*part, rate) for *part, rate in zip(*parts, rates, strict=True)])
+        text = encoder_hidden_states
+        if text.ndim == 3:
+            text = text[:, None]
+        times = len(text) // windows
+        if windows > 1 and times * windows * height * width > MOST_ROWS:
+            size = max(1, MOST_ROWS // (times * height * width))
+            texts = torch.split(torch.unflatten(text, 0, (times, windows)), size, dim=1)
+            rates = [None] * len(texts) if fps is None else torch.split(fps, size)
+            some = zip(torch.split(sample, size), torch.split(timestep, size), texts, rates, strict=True)
+            parts = [torch.unflatten(self(x, t, c.flatten(0, 1), r), 0, (times, -1)) for x, t, c, r in some]
+            return torch.cat(parts, dim=1).flatten(0, 1)
 
         def embed(layers: nn.Module, number: Tensor) -> Tensor:
             row: Tensor = layers(self.time_proj(number.flatten()).to(sample.dtype))
@@ -109,29 +122,30 @@ class FrameUNet(UNet3DConditionModel):
         if fps is not None:
             rate = fps[:, None].expand(-1, frames) if fps.ndim == 1 else fps
             emb = emb + embed(self.fps_embedding, rate)
-        text = encoder_hidden_states
-        text = text.repeat_interleave(frames, dim=0) if text.ndim == 3 else text.flatten(0, 1)  # (B F, L, D)
+        emb = functional.silu(emb)
         size = 2**self.num_upsamplers  # heights and widths that do not halve so often are told to the upsamplers
         odd = bool(height % size or width % size)
 
-        x = self.conv_in(sample.transpose(1, 2).flatten(0, 1))  # (B F, C0, H, W)
-        x = self.transformer_in(x, num_frames=frames, return_dict=False)[0]
+        x = sample.transpose(1, 2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = attend_along(self.transformer_in, self.conv_in(x), frames)  # (B F, C0, H, W)
         skips: list[Tensor] = [x]
         for block in self.down_blocks:
-            x, more = block(x, emb, num_frames=frames, **_heard(block, text))
-            skips += more
-        x = self.mid_block(x, emb, num_frames=frames, **_heard(self.mid_block, text))
+            for layer in layers(block):
+                x = layer(x, emb, text, frames)
+                skips.append(x)
+            for down in block.downsamplers or ():
+                x = down(x)
+                skips.append(x)
+        for layer in layers(self.mid_block):
+            x = layer(x, emb, text, frames)
         for block in self.up_blocks:
-            n = len(block.resnets)
-            skips, used = skips[:-n], tuple(skips[-n:])
-            to = skips[-1].shape[2:] if odd and skips else None
-            x = block(x, used, emb, upsample_size=to, num_frames=frames, **_heard(block, text))
-        x = self.conv_out(self.conv_act(self.conv_norm_out(x)))
-        return x.unflatten(0, (windows, frames)).transpose(1, 2)
-
-
-def _heard(block: nn.Module, text: Tensor) -> dict[str, Tensor]:
-    return {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}
+            for layer in layers(block):
+                x = torch.cat([x, repeated(skips.pop(), len(x))], dim=1)
+                x = layer(x, emb, text, frames)
+            for up in block.upsamplers or ():
+                x = up(x, skips[-1].shape[2:] if odd else None)
+        x = self.conv_out(functional.silu(self.conv_norm_out(x), inplace=True))
+        return torch.unflatten(x, 0, (-1, frames)).transpose(1, 2)
 
 
 class _Same(nn.Module):
@@ -141,37 +155,26 @@ class _Same(nn.Module):
         return hidden_states
 
 
-class RelativePosition(nn.Module):
-    """An embedding for each distance between two frames, -most..most; farther ones share the last (eq. 4 of
-    arXiv:1803.02155)."""
+@dataclass(frozen=True)
+class Shared:
+    """A denoiser by a network that answers m B texts for B windows (see `FrameUNet.forward`)."""
 
-    def __init__(self, width: int, most: int) -> None:
-        super().__init__()
-        self.embeddings_table = nn.Parameter(torch.zeros(2 * most + 1, width))
+    denoise: Callable[[Tensor, Tensor, Cond], Tensor]
 
-    def forward(self, frames: int) -> Tensor:
-        """(F, F, width): from the frame that asks to the frame that answers."""
-        most = len(self.embeddings_table) // 2
-        place = torch.arange(frames, device=self.embeddings_table.device)
-        return self.embeddings_table[(place - place[:, None]).clamp(-most, most) + most]
+    def __call__(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
+        return self.denoise(z, t, cond)
+
+    def each(self, z: Tensor, t: Tensor, conds: Sequence[Cond], /) -> Sequence[Tensor]:
+        """One answer, (B, C, F, H, W), for each condition."""
+        together = {name: torch.cat([cond[name] for cond in conds]) for name in conds[0]}
+        return self.denoise(z, t, together).chunk(len(conds))
 
 
-class RelativeAttention:
-    """A diffusers attention processor: self-attention in which keys and values know how far apart two frames are.
+class UNetModel(LatentModel):
+    """A LatentModel whose network is a FrameUNet."""
 
-    softmax(q (k + K)' / sqrt(width)) (v + V), K and V being the embeddings of distances (eq. 1 and 2 of
-    arXiv:1803.02155); written out, since only the logits' half of it fits torch's own attention.
-    """
+    def denoiser(self, schedule: NoiseSchedule) -> Shared:
+        return Shared(self._denoise)
 
-    def __call__(self, attn: Attention, hidden_states: Tensor, *ignored: object, **also: object) -> Any:
-        """(N, F, width of the block) -> the same; each frame attends to all frames."""
-        q, k, v = (
-            project(hidden_states).unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (N, h, F, width)
-            for project in (attn.to_q, attn.to_k, attn.to_v)
-        )
-        frames = hidden_states.shape[1]
-        to_keys, to_values = attn.relative_position_k(frames), attn.relative_position_v(frames)
-        logits = q @ k.transpose(-1, -2) + torch.einsum("nhqd,qkd->nhqk", q, to_keys)
-        share = (logits * q.shape[-1] ** -0.5).softmax(dim=-1)
-        out = share @ v + torch.einsum("nhqk,qkd->nhqd", share, to_values)
-        return attn.to_out[1](attn.to_out[0](out.transpose(1, 2).flatten(2)))
+    def attend_over(self, temporal: Temporal) -> None:
+        self.network.attend_over(temporal)

@@ -26,10 +26,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models import files
 from fifo_diffusion.models.files import Tensors
-from fifo_diffusion.models.latent import FOLDER, LatentModel, Table, autoencoder
+from fifo_diffusion.models.latent import FOLDER, Table, autoencoder
 from fifo_diffusion.models.text import open_clip_reader, plain_clip_tokenizer
-from fifo_diffusion.models.unet3d import FrameUNet
-from fifo_diffusion.protocols import Cond, Temporal
+from fifo_diffusion.models.unet3d import FrameUNet, UNetModel
+from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import NoiseSchedule, scaled_linear_betas
 
 LATENT_SCALE = 0.18215  # of Stable Diffusion's autoencoder
@@ -72,7 +72,7 @@ VARIANTS = (
 )
 
 
-class VideoCrafter(LatentModel):
+class VideoCrafter(UNetModel):
     """One of the three.
 
     fps: the network is told the rate that the video is played at.  The default is 8, which the authors' FIFO tells it
@@ -100,9 +100,6 @@ class VideoCrafter(LatentModel):
         rate = torch.full(z.shape[:1], self.fps, device=z.device) if self.variant.fps else None
         noise: Tensor = self.network(z.to(self.dtype), t, cond["text"].to(self.dtype), rate)
         return noise.to(z.dtype)
-
-    def attend_over(self, temporal: Temporal) -> None:
-        self.network.attend_over(temporal)
 
     def embed(self, prompts: Sequence[str]) -> Cond:
         """{"text": (P, L, D)}: the last state but one, through the final norm; the padding is heard too."""

@@ -14,22 +14,19 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.models.files import component, locate
-from fifo_diffusion.models.latent import FOLDER, LatentModel, autoencoder, table_of
+from fifo_diffusion.models.latent import FOLDER, autoencoder, table_of
 from fifo_diffusion.models.text import clip_reader
-from fifo_diffusion.models.unet3d import FrameUNet
-from fifo_diffusion.protocols import Cond, Temporal
+from fifo_diffusion.models.unet3d import FrameUNet, UNetModel
+from fifo_diffusion.protocols import Cond
 
 
-class Zeroscope(LatentModel):
+class Zeroscope(UNetModel):
     """Text to video with CLIP text (77 tokens of 1024)."""
 
     def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
         """z (B, C, F, H, W), t (B, F), cond["text"] (B, L, D), or (B, F, L, D) where each frame hears its own."""
         noise: Tensor = self.network(z.to(self.dtype), t, cond["text"].to(self.dtype))
         return noise.to(z.dtype)
-
-    def attend_over(self, temporal: Temporal) -> None:
-        self.network.attend_over(temporal)
 
     def embed(self, prompts: Sequence[str]) -> Cond:
         return {"text": self.reader(prompts)[0].to(self.device)}
