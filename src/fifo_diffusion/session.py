@@ -90,7 +90,7 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     card.check_size(decided.size)
     if plan is None:
         methods.check(decided, card)
-        if together() is not None:
+        if group is not None:
             raise BadInput(f"method {run.method} runs in one process; start it without torchrun, or use method fifo")
     card.check_levels((decided.steps or 1) if plan is None else plan.levels)
     if clip_too:
