@@ -85,3 +85,25 @@ def test_no_calls_need_no_network() -> None:
 def test_a_limit_of_nothing_is_refused() -> None:
     with pytest.raises(BadInput, match="at least 1"):
         Batched(Recorder(), 0)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost() -> None:
+    asked: list[int] = []
+
+    def small(z: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        asked.append(len(z))
+        if len(z) > room:
+            raise torch.OutOfMemoryError
+        return z + 1
+
+    calls = [Call(torch.full((1, 1, 2, 1, 1), float(i)), torch.zeros(1, 2), {}) for i in range(7)]
+    room, execute = 2, Batched(small, 7)
+    with pytest.warns(UserWarning, match="7 windows at once do not fit.*goes on with 3"):
+        answers = execute(calls)
+    assert [float(a[0, 0, 0, 0, 0]) for a in answers] == [i + 1 for i in range(7)]
+    assert asked == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    execute(calls[:2])
+    assert asked[-2:] == [1, 1]  # it remembers
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        execute(calls)

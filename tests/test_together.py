@@ -11,6 +11,8 @@ import pytest
 
 from fifo_diffusion import api, checkpoint
 from fifo_diffusion.config import Run
+from fifo_diffusion.errors import BadInput
+from fifo_diffusion.together import silence
 
 SAID = ["1", "--prompt", "25: 2", "--model", "gauss", "--size", "16x16", "-n", "2", "--eta", "1", "--batch", "1"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -97,3 +99,13 @@ def workers(pid: int) -> list[int]:
     """The processes that torchrun started, rank 0 first."""
     children = subprocess.run(["pgrep", "-P", str(pid)], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     return sorted(map(int, children))
+
+
+def test_the_time_a_silent_rank_is_given_is_settable(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert silence().total_seconds() == 600
+    monkeypatch.setenv("FIFO_SILENCE", "7.5")
+    assert silence().total_seconds() == 7.5
+    for wrong in ("soon", "0", "-1", "nan", "inf", ""):
+        monkeypatch.setenv("FIFO_SILENCE", wrong)
+        with pytest.raises(BadInput, match="FIFO_SILENCE"):
+            silence()

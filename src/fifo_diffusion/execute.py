@@ -1,5 +1,6 @@
 """Ways to answer an iteration's calls.  The calls are independent, so all of these give the same frames."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,9 +22,12 @@ class Serial:
         return [self.denoise(call.z, call.t, call.cond) for call in calls]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batched:
     """Up to `limit` windows as one batch: the most of one large device.  `limit` bounds the memory.
+
+    Where the device has too little memory for that, `limit` is halved, with a warning, and the same windows are asked
+    again; one window that does not fit raises torch.OutOfMemoryError.
 
     Only calls that hear conditions of the same names and shapes share a batch: where a prompt changes, windows whose
     frames hear different texts are a batch of their own.  Raises BadInput for a limit below 1.
@@ -43,10 +47,22 @@ class Batched:
             alike.setdefault(frozenset((name, c.shape[1:]) for name, c in call.cond.items()), []).append(i)
         out: dict[int, Tensor] = {}
         for places in alike.values():
-            for first in range(0, len(places), self.limit):
-                some = places[first : first + self.limit]
+            while places:
+                some = places[: self.limit]
                 zs, ts, conds, _ = zip(*(calls[i] for i in some), strict=True)
                 cond = {name: torch.cat([c[name] for c in conds]) for name in conds[0]}
-                answers = self.denoise(torch.cat(zs), torch.cat(ts), cond).chunk(len(some))
+                try:
+                    answers = self.denoise(torch.cat(zs), torch.cat(ts), cond).chunk(len(some))
+                except torch.OutOfMemoryError:
+                    if len(some) == 1:
+                        raise
+                    self.limit = len(some) // 2
+                    warnings.warn(
+                        f"{len(some)} windows at once do not fit into the device's memory; it goes on with "
+                        f"{self.limit} (--batch {self.limit}), which may change the last bits of the frames",
+                        stacklevel=2,
+                    )
+                    continue
                 out.update(zip(some, answers, strict=True))
+                places = places[self.limit :]
         return [out[i] for i in range(len(calls))]

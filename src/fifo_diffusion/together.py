@@ -8,7 +8,7 @@ Before each iteration rank 0 says which prompts there are by now, or that the jo
 saved on rank 0 holds for all.
 
 A rank that dies closes its connections: the others stop at once, and torchrun ends the job.  One that only falls silent
-is given up after `SILENCE`.
+is given up after FIFO_SILENCE seconds (ten minutes where the environment does not say).
 """
 
 from __future__ import annotations
@@ -23,7 +23,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-SILENCE = timedelta(minutes=10)
+from fifo_diffusion.errors import BadInput
+
+
+def silence() -> timedelta:
+    """How long a rank waits for another.  Raises BadInput where FIFO_SILENCE is no number of seconds above 0."""
+    said = os.environ.get("FIFO_SILENCE", "600")
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < 1e6:
+        raise BadInput(f"FIFO_SILENCE is {said!r}; give the seconds after which a silent rank is given up, such as 600")
+    return timedelta(seconds=seconds)
 
 
 @dataclass(eq=False)
@@ -66,6 +78,6 @@ def together() -> Together | None:
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
         torch.cuda.set_device(local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=SILENCE)
-    words = dist.new_group(backend="gloo", timeout=SILENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=silence())
+    words = dist.new_group(backend="gloo", timeout=silence())
     return Together(int(os.environ["RANK"]), ranks, f"cuda:{local}", words)
