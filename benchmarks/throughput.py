@@ -1,0 +1,306 @@
+"""How near the machine's limit is a frame?  The engine, the authors' way and the machine's ceilings, in one run.
+
+    python benchmarks/throughput.py [--model embedded|unet] [--dtype float32] [--batch 2] [-n 4] [--iterations 3]
+
+embedded: the model that ships, at its defaults.  unet: a small network of a VideoCrafter's structure (--variant) with
+random weights, f 16, lookahead, guidance, latents of 20x32.  Both start from a queue of noise, which takes as long as
+any other.
+
+The authors' way of executing the same network (arXiv:2405.11473): float32, windows one after another, guidance as two
+calls, every frame's step by itself, decoding and copying in between.  Products are then torch's own, not oneDNN's; the
+layers are otherwise ours.  Its latents must be the engine's to `TOLERANCE`, or the run fails.
+
+TFLOP are those of the authors' way (torch.utils.flop_counter), for both; work that the engine leaves out is counted as
+done.  The engine runs first, since a process's peak of main memory only grows.  On a GPU calls return before they are
+done, so of the shares only the sum is right there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from fifo_diffusion import models
+from fifo_diffusion.decode import to_frames
+from fifo_diffusion.devices import choose_device
+from fifo_diffusion.engine import Engine, State
+from fifo_diffusion.execute import Batched
+from fifo_diffusion.guidance import Guided
+from fifo_diffusion.meter import Meter, peak_memory
+from fifo_diffusion.models import linear
+from fifo_diffusion.models.base import Model
+from fifo_diffusion.models.latent import Table
+from fifo_diffusion.models.unet3d import FrameUNet
+from fifo_diffusion.models.videocrafter import VARIANTS, VideoCrafter
+from fifo_diffusion.noise import SeededNoise
+from fifo_diffusion.protocols import NEGATIVE, Cond
+from fifo_diffusion.schedule import scaled_linear_betas
+from fifo_diffusion.windows import Plan
+from report import show
+
+NOISE = SeededNoise(0)
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+"""The largest difference of a latent from the authors' way, in standard deviations of the queue."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured; height and width are of latents."""
+
+    make: Callable[[torch.device, torch.dtype], Model]
+    hear: Callable[[Model], tuple[Cond, Cond]]  # what the two sides of guidance hear
+    plan: Plan
+    guidance: float
+    height: int
+    width: int
+
+
+def embedded(partitions: int) -> Setting:
+    card = models.card("embedded")
+
+    def make(device: torch.device, dtype: torch.dtype) -> Model:
+        return models.load(card.name, device, dtype, None)
+
+    def hear(model: Model) -> tuple[Cond, Cond]:
+        return model.embed(["a red balloon moving left"]), model.embed_negative([""])
+
+    plan = Plan(card.window, partitions, "last")
+    return Setting(make, hear, plan, card.guidance, card.size[1] // card.space, card.size[0] // card.space)
+
+
+def unet(partitions: int, variant: str) -> Setting:
+    (chosen,) = (v for v in VARIANTS if v.name == variant)
+    words = 256
+
+    def make(device: torch.device, dtype: torch.dtype) -> Model:
+        torch.manual_seed(0)
+        channels = (64, 128, 256, 256)
+        net = FrameUNet(block_out_channels=channels, cross_attention_dim=words, attention_head_dim=32, **chosen.options)
+        for parameter in net.parameters():  # what training begins at zero would add nothing here
+            if parameter.ndim > 1 and not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.02)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(32, 64, 128, 128),
+            layers_per_block=2,
+            latent_channels=4,
+        )
+        vae = vae.to(device).eval().requires_grad_(False)
+        table = Table(scaled_linear_betas())
+        return VideoCrafter(chosen, net.to(dtype), vae, table, None, device, dtype, Path())
+
+    def hear(model: Model) -> tuple[Cond, Cond]:
+        text = torch.randn(2, 77, words, generator=torch.Generator().manual_seed(1)).to(model.device)
+        return {"text": text[:1]}, {"text": text[1:]}
+
+    return Setting(make, hear, Plan(16, partitions, "last"), 12.0, 20, 32)
+
+
+@dataclass(frozen=True)
+class Measured:
+    latents: list[Tensor]  # those that came off
+    queue: Tensor
+    seconds: float
+    meter: Meter
+    peak: int  # bytes
+
+
+def engine(setting: Setting, device: torch.device, dtype: torch.dtype, batch: int, iterations: int) -> Measured:
+    model, meter = setting.make(device, dtype), Meter()
+    schedule = model.schedule(setting.plan.levels, "even")
+    positive, negative = setting.hear(model)
+    cond = {**positive, **{NEGATIVE + name: c for name, c in negative.items()}}
+    denoise = meter.around("network", Guided(model.denoiser(schedule), setting.guidance))
+    made = Engine(
+        plan=setting.plan,
+        schedule=schedule,
+        execute=Batched(denoise, batch),
+        condition=lambda frames: cond,
+        noise=NOISE,
+        eta=1.0,
+    )
+    queue, latents = _queue(setting, model), []
+    with torch.no_grad():  # a first batch, so that nothing is made ready within the time
+        made.execute(made.calls(State(0, queue))[:batch])
+    meter.seconds.clear()
+
+    def each() -> Iterator[Tensor]:
+        nonlocal queue
+        for frames, state in meter.each("iteration", itertools.islice(made.iterations(State(0, queue)), iterations)):
+            latents.append(frames)
+            queue = state.queue
+            yield frames
+
+    began = _now(device)
+    for _ in meter.each("pixels", (to_frames(chunk[0]) for chunk in model.decoder()(each()))):
+        pass
+    return Measured(latents, queue, _now(device) - began, meter, _peak(device))
+
+
+@torch.no_grad()
+def authors(setting: Setting, device: torch.device, iterations: int) -> tuple[Measured, int]:
+    """And the FLOP of a frame."""
+    model, plan, meter = setting.make(device, torch.float32), setting.plan, Meter()
+    schedule = model.schedule(plan.levels, "even")
+    positive, negative = setting.hear(model)
+    network, decoder = model.denoiser(schedule), model.decoder()
+    queue, latents = _queue(setting, model), []
+    level = plan.level.tolist()
+    time_of = schedule.time[plan.level].float().to(device)[None]
+    alpha, sigma = schedule.alpha.tolist(), schedule.sigma.tolist()
+
+    def step(z: Tensor, out: Tensor, k: int, frame: int) -> Tensor:
+        """DDIM, eq. 12 and 16 of arXiv:2010.02502, eta 1."""
+        a, s, a_next, s_next = alpha[k], sigma[k], alpha[k - 1], sigma[k - 1]
+        x0 = (z - s * out) / a if schedule.predicts == "noise" else a * z - s * out
+        eps = (z - a * x0) / s
+        up = s_next * (1 - (a * s_next / (a_next * s)) ** 2) ** 0.5
+        fresh: Tensor = up * NOISE(frame, k - 1, z)
+        return a_next * x0 + (s_next**2 - up**2) ** 0.5 * eps + fresh
+
+    with _plain():
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            network(queue[:, :, : plan.window], time_of[:, : plan.window], positive)
+        flop = 2 * len(plan.windows) * counter.get_total_flops()
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            list(decoder(iter([queue[:, :, :1]])))
+        flop += counter.get_total_flops()
+        began = _now(device)
+        for i in range(iterations):
+            moved = queue.clone()
+            for w in plan.windows:
+                z, t = queue[:, :, w.read], time_of[:, w.read]
+                with meter.time("network"):
+                    c, u = network(z, t, positive), network(z, t, negative)
+                out = u + setting.guidance * (c - u)
+                for p in range(w.write.start, w.write.stop):
+                    at = p - w.read.start
+                    moved[:, :, p] = step(z[:, :, at], out[:, :, at], level[p], i - plan.context + p)
+            latents.append(moved[:, :, plan.context : plan.context + 1])
+            with meter.time("decode"):
+                for chunk in decoder(iter(latents[-1:])):
+                    to_frames(chunk[0])
+            new = NOISE(i - plan.context + plan.length, plan.levels, queue[:, :, 0])
+            queue = torch.cat([moved[:, :, 1:], new[:, :, None]], dim=2)
+        seconds = _now(device) - began
+    meter.seconds["pixels"], meter.seconds["iteration"] = seconds, seconds - meter.seconds["decode"]
+    return Measured(latents, queue, seconds, meter, _peak(device)), flop
+
+
+@contextmanager
+def _plain() -> Iterator[None]:
+    """Products by torch's own library."""
+    was = linear.HERE
+    linear.HERE = False
+    try:
+        yield
+    finally:
+        linear.HERE = was
+
+
+def _queue(setting: Setting, model: Model) -> Tensor:
+    shape = (1, model.channels, setting.plan.length, setting.height, setting.width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _peak(device: torch.device) -> int:
+    if device.type != "cuda":
+        return peak_memory()
+    peak = torch.cuda.max_memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    return peak
+
+
+def fastest(device: torch.device, work: Callable[[], object], times: int = 5) -> float:
+    """Seconds of the fastest of `times`, after one that does not count."""
+    best = float("inf")
+    for i in range(times + 1):
+        began = _now(device)
+        work()
+        best = min(best, _now(device) - began if i else best)
+    return best
+
+
+@torch.no_grad()
+def ceilings(device: torch.device) -> dict[str, float]:
+    """TFLOP/s of a square product in each precision, by whichever library is faster, and GB/s of a copy (read and
+    written)."""
+    size = 8192 if device.type == "cuda" else 3072
+    out = {}
+    for name in ("float32", "bfloat16"):
+        a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, name)) for _ in range(2))
+        seconds = min(fastest(device, partial(way, a, b)) for way in (torch.matmul, linear.linear))
+        out[f"{name} TFLOP/s"] = 2 * size**3 / seconds / 1e12
+    source = torch.zeros(2**28, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    out["copy GB/s"] = 2 * source.numel() / fastest(device, lambda: target.copy_(source)) / 1e9
+    return out
+
+
+def check(ours: Measured, theirs: Measured, dtype: str) -> float:
+    """The largest difference, in standard deviations of the queue.  Raises AssertionError beyond TOLERANCE."""
+    pairs = [(ours.queue, theirs.queue), *zip(ours.latents, theirs.latents, strict=True)]
+    apart = max(float((a - b).abs().max()) for a, b in pairs) / float(theirs.queue.std())
+    assert apart <= TOLERANCE[dtype], f"the engine's latents are {apart:.2g} deviations from the authors' way"
+    return apart
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=("embedded", "unet"), default="embedded")
+    parser.add_argument("--variant", choices=[v.name for v in VARIANTS], default="videocrafter2", help="of the unet")
+    parser.add_argument("--dtype", choices=list(TOLERANCE), default="float32", help="of the engine's network")
+    parser.add_argument("--batch", type=int, default=2, help="windows at once, of the engine")
+    parser.add_argument("-n", type=int, default=4, help="partitions")
+    parser.add_argument("--iterations", type=int, default=3)
+    given = parser.parse_args()
+    device = choose_device("auto")
+    setting = embedded(given.n) if given.model == "embedded" else unet(given.n, given.variant)
+    ours = engine(setting, device, getattr(torch, given.dtype), given.batch, given.iterations)
+    theirs, flop = authors(setting, device, given.iterations)
+    apart = check(ours, theirs, given.dtype)
+    limits = ceilings(device)
+    rows: list[dict[str, str | float | int]] = []
+    for way, dtype, m in (("engine", given.dtype, ours), ("authors' way", "float32", theirs)):
+        parts, frame = m.meter.parts(), m.seconds / given.iterations
+        rows.append(
+            {
+                "way": way,
+                "dtype": dtype,
+                "s a frame": frame,
+                **{f"{part} %": 100 * parts[part] / m.seconds for part in ("network", "step", "decode")},
+                "TFLOP a frame": flop / 1e12,
+                "TFLOP/s": flop / 1e12 / frame,
+                "% of ceiling": 100 * flop / 1e12 / frame / limits[f"{dtype} TFLOP/s"],
+                "peak GB by then": m.peak / 1e9,
+                "times as fast": theirs.seconds / m.seconds,
+                "apart": f"{apart:.1e}" if m is ours else "-",
+            }
+        )
+    name = given.model if given.model == "embedded" else f"a small {given.variant}"
+    show("the machine's ceilings", [limits], str(device))
+    title = f"throughput of {name}, n {given.n}, {given.batch} windows at once, {given.iterations} iterations"
+    show(title, rows, str(device))
+
+
+if __name__ == "__main__":
+    main()
