@@ -8,7 +8,8 @@ any other.
 
 The authors' way of executing the same network (arXiv:2405.11473): float32, windows one after another, guidance as two
 calls, every frame's step by itself, decoding and copying in between.  Products are then torch's own, not oneDNN's; the
-layers are otherwise ours.  Its latents must be the engine's to `TOLERANCE`, or the run fails.
+layers are otherwise ours.  In float32 its latents must be the engine's to `TOLERANCE`, or the run fails; in bfloat16
+the difference depends on the weights and is only told.
 
 TFLOP are those of the authors' way (torch.utils.flop_counter), for both; work that the engine leaves out is counted as
 done.  The engine runs first, since a process's peak of main memory only grows.  On a GPU calls return before they are
@@ -51,7 +52,7 @@ from fifo_diffusion.windows import Plan
 from report import show
 
 NOISE = SeededNoise(0)
-TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+TOLERANCE = 1e-3
 """The largest difference of a latent from the authors' way, in standard deviations of the queue."""
 
 
@@ -168,8 +169,8 @@ def authors(setting: Setting, device: torch.device, iterations: int) -> tuple[Me
         x0 = (z - s * out) / a if schedule.predicts == "noise" else a * z - s * out
         eps = (z - a * x0) / s
         up = s_next * (1 - (a * s_next / (a_next * s)) ** 2) ** 0.5
-        fresh: Tensor = up * NOISE(frame, k - 1, z)
-        return a_next * x0 + (s_next**2 - up**2) ** 0.5 * eps + fresh
+        moved: Tensor = a_next * x0 + (s_next**2 - up**2) ** 0.5 * eps + up * NOISE(frame, k - 1, z)
+        return moved
 
     with _plain():
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
@@ -257,10 +258,13 @@ def ceilings(device: torch.device) -> dict[str, float]:
 
 
 def check(ours: Measured, theirs: Measured, dtype: str) -> float:
-    """The largest difference, in standard deviations of the queue.  Raises AssertionError beyond TOLERANCE."""
+    """The largest difference, in standard deviations of the queue.  Raises AssertionError beyond TOLERANCE in
+    float32."""
     pairs = [(ours.queue, theirs.queue), *zip(ours.latents, theirs.latents, strict=True)]
     apart = max(float((a - b).abs().max()) for a, b in pairs) / float(theirs.queue.std())
-    assert apart <= TOLERANCE[dtype], f"the engine's latents are {apart:.2g} deviations from the authors' way"
+    assert dtype != "float32" or apart <= TOLERANCE, (
+        f"the engine's latents are {apart:.2g} deviations from the authors' way"
+    )
     return apart
 
 
@@ -268,7 +272,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=("embedded", "unet"), default="embedded")
     parser.add_argument("--variant", choices=[v.name for v in VARIANTS], default="videocrafter2", help="of the unet")
-    parser.add_argument("--dtype", choices=list(TOLERANCE), default="float32", help="of the engine's network")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the engine's network")
     parser.add_argument("--batch", type=int, default=2, help="windows at once, of the engine")
     parser.add_argument("-n", type=int, default=4, help="partitions")
     parser.add_argument("--iterations", type=int, default=3)
