@@ -35,13 +35,14 @@ import torch
 from PIL import Image
 
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, LOOK, Judge
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.methods import METHODS, lacks
 from fifo_diffusion.models import card
-from fifo_diffusion.session import Session, resolve
+from fifo_diffusion.session import Session
 from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, Caption, World

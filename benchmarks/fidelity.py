@@ -37,6 +37,7 @@ from exact import STRETCH, distance
 from fifo_diffusion import models
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.decode import to_frames, to_pixels
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.evaluate.gates import trained_judge
@@ -47,7 +48,7 @@ from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.prompts import OnePrompt
 from fifo_diffusion.protocols import Call, Noise
 from fifo_diffusion.schedule import NoiseSchedule
-from fifo_diffusion.session import Session, resolve
+from fifo_diffusion.session import Session
 from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import Caption, World

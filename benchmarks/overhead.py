@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.devices import choose_device
-from fifo_diffusion.session import Session, resolve
+from fifo_diffusion.session import Session
 from report import Row, show
 
 

@@ -24,13 +24,14 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.decode import to_frames
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, LOOK, Judge
 from fifo_diffusion.models import card
 from fifo_diffusion.prompts import Table, WholeQueue
-from fifo_diffusion.session import Session, resolve
+from fifo_diffusion.session import Session
 from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import Caption

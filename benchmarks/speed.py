@@ -14,9 +14,10 @@ import time
 import torch
 
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.devices import choose_device
 from fifo_diffusion.engine import State
-from fifo_diffusion.session import Session, resolve
+from fifo_diffusion.session import Session
 from report import Row, show
 
 

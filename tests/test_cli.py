@@ -172,3 +172,45 @@ def test_models_and_doctor(tmp_path: Path) -> None:
     assert checked.returncode == 0
     assert b"libx264" in checked.stdout
     assert b"its weights are whole" in checked.stdout
+
+
+SHORT_OF_MEMORY = """
+import torch
+from fifo_diffusion.cli import main
+from fifo_diffusion.models.gauss import GaussianVideo
+
+usual = GaussianVideo.__call__
+
+def call(self, z, t, cond, /):
+    if len(z) > 1:
+        raise torch.OutOfMemoryError
+    return usual(self, z, t, cond)
+
+GaussianVideo.__call__ = call
+main()
+"""
+
+
+def test_a_batch_that_does_not_fit_is_one_line_and_the_video_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "short.py").write_text(SHORT_OF_MEMORY)
+    said = [
+        "generate",
+        "1",
+        "--model",
+        "gauss",
+        "--size",
+        "16x16",
+        "-n",
+        "2",
+        "--batch",
+        "2",
+        "--frames",
+        "2",
+        "-o",
+        "a.mp4",
+    ]
+    done = subprocess.run([sys.executable, "short.py", *said], cwd=tmp_path, capture_output=True, timeout=240)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stderr.count(b"warning: 2 windows at once do not fit") == 1
+    assert b"UserWarning" not in done.stderr
+    assert len(list(read_frames(tmp_path / "a.mp4"))) == 2

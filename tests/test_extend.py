@@ -12,8 +12,8 @@ import pytest
 import fifo_diffusion as fifo
 from fifo_diffusion import sidecar
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.session import resolve
 from fifo_diffusion.sinks import read_frames
 from fifo_diffusion.sources import Clip
 

@@ -1,8 +1,9 @@
 """The floors of the house: an import may only go down.  The syntax trees say who knows whom.
 
-    6  cli  server
-    5  making  batch
-    4  session  evaluate  training  progress  doctor  runs
+    7  cli  server
+    6  making  batch
+    5  session
+    4  decide  evaluate  training  progress  doctor  runs
     3  models  methods  decode  sinks  prompts  guidance  execute  ranks  groups  together  sources  preview
        checkpoint
     2  engine  baseclip  sidecar  script
@@ -46,7 +47,8 @@ FLOORS = [
         "preview",
         "checkpoint",
     },
-    {"session", "evaluate", "training", "progress", "doctor", "runs"},
+    {"decide", "evaluate", "training", "progress", "doctor", "runs"},
+    {"session"},
     {"making", "batch"},
     {"cli", "server"},
 ]

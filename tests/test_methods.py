@@ -15,6 +15,7 @@ import fifo_diffusion as fifo
 from fifo_diffusion import api, sidecar
 from fifo_diffusion.baseclip import draw, sample_clip
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.methods import METHODS
@@ -28,7 +29,6 @@ from fifo_diffusion.methods.setting import Setting
 from fifo_diffusion.models.gauss import GaussianVideo
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.schedule import rectified_flow
-from fifo_diffusion.session import resolve
 
 RHO, F = 0.9, 8
 GAUSS: dict[str, Any] = {"model": "gauss", "size": (8, 8), "frames": 20}

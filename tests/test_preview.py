@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 import fifo_diffusion as fifo
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.preview import Preview, Queue, compose
-from fifo_diffusion.session import Session, resolve
+from fifo_diffusion.session import Session
 
 TINY = {"prompt": "-", "model": "gauss", "size": (16, 8), "frames": 5, "partitions": 2}
 

@@ -16,6 +16,7 @@ from torch import Tensor
 import fifo_diffusion as fifo
 from fifo_diffusion import api, making, sidecar
 from fifo_diffusion.config import Cue, Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.engine import Engine, Solver, State
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Batched
@@ -23,7 +24,7 @@ from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models.gauss import GaussianVideo
 from fifo_diffusion.prompts import Table, WholeQueue, mix
 from fifo_diffusion.protocols import Cond
-from fifo_diffusion.session import Frame, Session, resolve
+from fifo_diffusion.session import Frame, Session
 from fifo_diffusion.windows import Keep
 
 

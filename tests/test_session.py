@@ -10,8 +10,9 @@ import pytest
 import fifo_diffusion as fifo
 from fifo_diffusion import api, sidecar
 from fifo_diffusion.config import OF_OTHERS, Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput, DeviceError, OutputError
-from fifo_diffusion.session import Frame, Session, resolve
+from fifo_diffusion.session import Frame, Session
 from fifo_diffusion.sinks import VideoSink, read_frames
 
 PROMPT = "a red balloon drifting right over snowy mountains"

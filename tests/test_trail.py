@@ -13,8 +13,9 @@ from torch import Tensor
 
 from fifo_diffusion import models
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.models.gauss import Gauss
-from fifo_diffusion.session import Frame, Session, resolve
+from fifo_diffusion.session import Frame, Session
 from fifo_diffusion.trail import Trail
 
 PER_LATENT = 4

@@ -15,12 +15,13 @@ from fifo_diffusion import checkpoint as checkpoints
 from fifo_diffusion import sidecar
 from fifo_diffusion.checkpoint import Description
 from fifo_diffusion.config import Decided, Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.engine import State
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.making import Making, Warn, machine, tell_unheard
 from fifo_diffusion.models import card
 from fifo_diffusion.runs import check_fork, check_same, choose, lengthened
-from fifo_diffusion.session import Frame, Session, Watch, resolve, unwatched
+from fifo_diffusion.session import Frame, Session, Watch, unwatched
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output, is_folder, piece, read_metadata
 from fifo_diffusion.together import Together

@@ -1,6 +1,6 @@
 """One frozen, validated description of a run: the flags, the Python arguments and the JSON sidecar are all this.
 
-Knows no model: what is left None is the model's own default, decided by `session.resolve`.
+Knows no model: what is left None is the model's own default, decided by `decide.resolve`.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Run(_Settings):
 
 
 class Decided(Run):
-    """A run with nothing left open: what is computed, and what the sidecar keeps (see `session.resolve`)."""
+    """A run with nothing left open: what is computed, and what the sidecar keeps (see `decide.resolve`)."""
 
     frames: Annotated[int, Field(ge=0)]
     size: tuple[int, int]

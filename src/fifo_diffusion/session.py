@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,13 +16,12 @@ from torch import Tensor
 
 from fifo_diffusion import methods, models
 from fifo_diffusion.baseclip import sample_clip
-from fifo_diffusion.config import Decided, Run
+from fifo_diffusion.config import Decided
+from fifo_diffusion.decide import clip_of, plan_of
 from fifo_diffusion.decode import to_frames, to_pixels
-from fifo_diffusion.devices import choose_device, choose_dtype, memory_of
 from fifo_diffusion.engine import Engine, State
-from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Batched
-from fifo_diffusion.groups import Agreed, check_split, groups
+from fifo_diffusion.groups import Agreed, groups
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.interrupt import uninterrupted
 from fifo_diffusion.meter import Meter
@@ -41,7 +38,6 @@ from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.sources import Clip
 from fifo_diffusion.together import Together, together
 from fifo_diffusion.trail import Place, Trail
-from fifo_diffusion.windows import Keep, Plan
 
 Frame = NDArray[np.uint8]
 Watch = Callable[[str, int, int], None]  # stage, done, of how many (0: endless)
@@ -51,105 +47,9 @@ def unwatched(stage: str, done: int, total: int) -> None:
     """Nobody looks on."""
 
 
-def resolve(run: Run, clip_too: bool = True) -> Decided:
-    """The run with every setting decided: the model's defaults, this machine's device and dtype.
-
-    clip_too: look at the clip that it goes on from; off where it has gone on already and the clip may be gone.
-    Raises BadInput or DeviceError for what this model or this machine cannot do, before any work.
-    """
-    card, device = models.card(run.model), choose_device(run.device)
-    said = run.model_dump(exclude_none=True)
-    defaults = {
-        "weights": card.weights,
-        "frames": run.table[-1].at + max(1, round(10 * (run.fps or card.fps))),  # 10 s from the last prompt on
-        "size": card.size,
-        "fps": card.fps,
-        "eta": 0.0 if run.solver == "2m" else card.eta,
-        "guidance": card.guidance,
-    }
-    if run.method == "fifo":
-        defaults |= {"partitions": card.partitions, "lookahead": card.lookahead}
-    else:
-        defaults |= methods.defaults(run.method, card)
-    here = {"device": str(device), "dtype": choose_dtype(run.dtype, device)}
-    ranks = 1 if (group := together()) is None else group.ranks
-    check_split(run.split, ranks, card.splits, run.model)
-    room = _room(card, run.size or card.size, here["dtype"], memory_of(device), run.split)
-    here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
-    if device.type == "cpu":
-        room = min(room, 2)  # larger batches fall out of its caches: benchmarks/speed.py
-    decided = Decided.of({**defaults, "batch": 1, **said, **here})
-    plan = _plan(decided) if run.method == "fifo" else None
-    if run.batch is None and here["memory"] == "high" and ranks == 1:
-        most = methods.at_once(decided, card) if plan is None else len(plan.windows)
-        decided = decided.model_copy(update={"batch": max(1, min(most, room))})
-    card.check_weights(decided.weights)
-    card.check_lora(decided.lora)
-    for given in decided.lora:
-        find_lora(given)
-    card.check_size(decided.size)
-    if plan is None:
-        methods.check(decided, card)
-        if group is not None:
-            raise BadInput(f"method {run.method} runs in one process; start it without torchrun, or use method fifo")
-    card.check_levels((decided.steps or 1) if plan is None else plan.levels)
-    if clip_too:
-        decided = _with_clip(decided, card)
-    if decided.solver == "2m" and decided.eta != 0:
-        raise BadInput(f"eta is {decided.eta:g} with solver 2m, which adds no noise; use eta 0 or solver ddim")
-    return decided
-
-
-def _with_clip(run: Decided, card: models.Card) -> Decided:
-    """The run with the hash of its clip.  Raises BadInput for a clip that cannot be used, or is not the one meant."""
-    clip = _clip(run)
-    if clip is None:
-        return run
-    card.check_encoder()
-    if run.start != "clip":
-        raise BadInput(f"start {run.start} was given with the clip {clip.path}, which is the start; leave one out")
-    clip.check()
-    if run.clip_sha256 not in (None, clip.sha256):
-        raise BadInput(
-            f"{clip.path} is not the clip that this run went on from (its sha256 is {clip.sha256[:12]}..., and was "
-            f"{str(run.clip_sha256)[:12]}...); put that one back, or make another video with `fifo extend`"
-        )
-    return run.model_copy(update={"clip": os.path.abspath(clip.path), "clip_sha256": clip.sha256})
-
-
-def _clip(run: Decided) -> Clip | None:
-    return None if run.clip is None else Clip(Path(run.clip), run.size, run.fps)
-
-
-def _room(card: models.Card, size: tuple[int, int], dtype: str, gib: float | None, split: int = 1) -> int:
-    """How many windows of this model, each with its guidance, fit into the memory at once; 0 where none does."""
-    need = card.memory
-    if need is None or gib is None:
-        return 64
-    grown = (2 if dtype == "float32" else 1) * size[0] * size[1] / (card.size[0] * card.size[1])
-    left = gib - need.RESERVE - need.stays * (2 if dtype == "float32" else 1) / split
-    return 0 if left < max(need.text, need.decode * grown) else int(left // (2 * need.window * grown))
-
-
-def _plan(run: Decided) -> Plan:
-    assert run.partitions is not None  # only of a run by another method
-    assert run.lookahead is not None
-    window = models.card(run.model).window
-    named: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
-    if run.lookahead in named:
-        return Plan(window, run.partitions, named[run.lookahead])
-    lo, hi = map(int, run.lookahead.split("-"))
-    if not lo < hi <= window:
-        raise BadInput(
-            f"lookahead is {run.lookahead}; {run.model} has windows of {window} frames, of which LO-HI can be kept "
-            f"with 0 <= LO < HI <= {window}"
-        )
-    return Plan(window, run.partitions, (lo, hi))
-
-
 @dataclass(frozen=True, eq=False)
 class Session:
-    """One stream of one resolved run (see `resolve`).  Iterate `frames()`."""
+    """One stream of one resolved run (see `decide`).  Iterate `frames()`."""
 
     run: Decided
     watch: Watch = unwatched
@@ -186,7 +86,7 @@ class Session:
     @cached_property
     def clip(self) -> Clip | None:
         """What the video goes on from, matched to the model."""
-        return _clip(self.run)
+        return clip_of(self.run)
 
     @cached_property
     def prompts(self) -> Table:
@@ -216,7 +116,7 @@ class Session:
     @cached_property
     def engine(self) -> Engine:
         run, model = self.run, self.model
-        plan = _plan(run)
+        plan = plan_of(run)
         schedule = model.schedule(plan.levels, run.levels)
         return Engine(
             plan=plan,

@@ -13,7 +13,7 @@ import tiny_zeroscope
 import torch
 from torch import nn
 
-from fifo_diffusion import api, session, sidecar
+from fifo_diffusion import api, decide, session, sidecar
 from fifo_diffusion.config import Run
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models import MODELS
@@ -47,7 +47,7 @@ def test_the_peak_is_the_most_that_was_alive_at_once() -> None:
 
 def room(gib: float | None, dtype: str = "float16", size: tuple[int, int] | None = None) -> int:
     card = MODELS["zeroscope"]
-    return session._room(card, size or card.size, dtype, gib)
+    return decide._room(card, size or card.size, dtype, gib)
 
 
 def test_auto_takes_what_the_gpu_has() -> None:
@@ -78,7 +78,7 @@ def test_low_memory_answers_the_same(tmp_path: Path) -> None:
     weights = tiny_zeroscope.make(tmp_path)
     moved = {}
     for memory in ("low", "high"):
-        decided = session.resolve(Run.of(small(weights=weights, memory=memory, partitions=2)))
+        decided = decide.resolve(Run.of(small(weights=weights, memory=memory, partitions=2)))
         assert (decided.memory, decided.batch) == (memory, 1 if memory == "low" else 2)
         seen: list[int] = []
         made = session.Session(decided)
@@ -119,9 +119,9 @@ def test_a_run_with_lora_says_so_and_differs(tmp_path: Path) -> None:
 def test_lora_that_cannot_be_used_is_refused_before_any_work(tmp_path: Path) -> None:
     lora = str(write_lora(tmp_path))
     with pytest.raises(BadInput, match=r"embedded takes no LoRA.*zeroscope"):
-        session.resolve(Run.of({"prompt": "a", "lora": [lora]}))
+        decide.resolve(Run.of({"prompt": "a", "lora": [lora]}))
     with pytest.raises(BadInput, match="is not there"):
-        session.resolve(Run.of(small(lora=["nothing.safetensors:1"])))
+        decide.resolve(Run.of(small(lora=["nothing.safetensors:1"])))
 
 
 def test_the_command_lists_the_need_at_once() -> None:

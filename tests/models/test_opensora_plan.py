@@ -18,13 +18,14 @@ from torch import Tensor
 import fifo_diffusion as fifo
 from fifo_diffusion import cli, sidecar
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.engine import State
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models import MODELS, load
 from fifo_diffusion.models.opensora_plan import OpenSoraPlan, PlanTransformer, convert_config
 from fifo_diffusion.prompts import OnePrompt
-from fifo_diffusion.session import Session, resolve
+from fifo_diffusion.session import Session
 from fifo_diffusion.sinks import read_frames
 
 CPU = torch.device("cpu")

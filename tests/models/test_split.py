@@ -19,6 +19,7 @@ from torch.nn import Module
 
 from fifo_diffusion import api
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.engine import Engine
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Serial
@@ -31,7 +32,6 @@ from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.protocols import Cond, Executor
 from fifo_diffusion.ranks import Ranks
 from fifo_diffusion.schedule import rectified_flow
-from fifo_diffusion.session import resolve
 from fifo_diffusion.sinks.reading import read_frames
 from fifo_diffusion.windows import Plan
 from test_ranks import together

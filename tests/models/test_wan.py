@@ -15,10 +15,11 @@ from torch import Tensor
 
 from fifo_diffusion import api, models
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.wan import Streamed, Wan, reach, wan
-from fifo_diffusion.session import Frame, Session, resolve
+from fifo_diffusion.session import Frame, Session
 
 CPU = torch.device("cpu")
 

@@ -16,10 +16,11 @@ from fifo_diffusion.batch.pool import Task
 from fifo_diffusion.batch.results import Result, fingerprint
 from fifo_diffusion.checkpoint import Description
 from fifo_diffusion.config import Decided
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput, FifoError
 from fifo_diffusion.models import card
 from fifo_diffusion.runs import Warn, choose
-from fifo_diffusion.session import Watch, resolve
+from fifo_diffusion.session import Watch
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output
 

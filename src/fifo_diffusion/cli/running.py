@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import signal
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,10 @@ def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> 
         signal.signal(stop, _stop)
     progress = Progress(console, quiet)
     try:
-        with progress:
+        with progress, warnings.catch_warnings():
+            warnings.showwarning = lambda message, *where: progress.warn(
+                str(message)
+            )  # a line, and not a place in code
             return make(progress)
     except KeyboardInterrupt:
         there = left(name)
