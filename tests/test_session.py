@@ -14,6 +14,7 @@ from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput, DeviceError, OutputError
 from fifo_diffusion.session import Frame, Session
 from fifo_diffusion.sinks import VideoSink, read_frames
+from fifo_diffusion.windows import Keep
 
 PROMPT = "a red balloon drifting right over snowy mountains"
 SMALL = {"partitions": 1, "guidance": 1.0, "frames": 3}
@@ -43,6 +44,14 @@ def test_every_start_and_plan_gives_frames(start: str, lookahead: str) -> None:
     )
     assert len(frames) == 20
     assert np.stack(frames).std() > 10
+
+
+@pytest.mark.parametrize(
+    ("lookahead", "keep"), [("off", "all"), ("last", "last"), ("middle", "middle"), ("6-14", (6, 14))]
+)
+def test_the_part_that_is_kept_reaches_the_plan(lookahead: str, keep: Keep) -> None:
+    run = resolve(Run.of({"prompt": "-", "model": "gauss", "partitions": 2, "lookahead": lookahead}))
+    assert Session(run).engine.plan.keep == keep
 
 
 @pytest.mark.parametrize("settings", [{"solver": "2m"}, {"levels": "paper"}, {"eta": 1.0}, {"batch": 1}])

@@ -1,0 +1,48 @@
+"""Products by oneDNN are torch's, and what comes right after them is too."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fifo_diffusion.models.linear import Activation, Linear, LinearGelu, linear, quick
+
+AFTER: dict[Activation, nn.Module] = {"none": nn.Identity(), "gelu": nn.GELU(), "gelu-tanh": nn.GELU("tanh")}
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("bias", [None, drawn(40)])
+@pytest.mark.parametrize("then", ["none", "gelu", "gelu-tanh"])
+def test_a_product_and_what_comes_after_it_are_torchs(
+    then: Activation, bias: torch.Tensor | None, gradients: bool
+) -> None:
+    x, weight = drawn(2, 5, 24), drawn(40, 24)
+    with torch.set_grad_enabled(gradients):
+        got = linear(x, weight, bias, then)
+    # GELU and its tanh differ by up to 5e-4, far above what another order of sums does.
+    torch.testing.assert_close(got, AFTER[then](functional.linear(x, weight, bias)), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_bfloat16_is_torchs_to_its_own_precision() -> None:
+    x, weight = drawn(3, 24), drawn(40, 24)
+    want = functional.linear(x, weight)
+    torch.testing.assert_close(linear(x.bfloat16(), weight.bfloat16()).float(), want, rtol=0.05, atol=0.1)
+
+
+@torch.no_grad()
+def test_the_layers_keep_their_weights_and_their_answers() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 24, 3), nn.Flatten(2), nn.Linear(36, 40), nn.ReLU())
+    x = drawn(2, 3, 8, 8)
+    want, before = network(x), {name: value.clone() for name, value in network.state_dict().items()}
+    assert type(quick(network)[2]) is Linear
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    torch.testing.assert_close(network(x), want, rtol=1e-5, atol=1e-5)
+    layer = LinearGelu(24, 40)
+    y = drawn(5, 24)
+    want = functional.gelu(functional.linear(y, layer.weight, layer.bias), approximate="tanh")
+    torch.testing.assert_close(layer(y), want, rtol=1e-5, atol=1e-5)
