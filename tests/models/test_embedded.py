@@ -1,5 +1,6 @@
 """The shipped model: its files, its words, its per-frame text."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
 from fifo_diffusion.models.embedded.text import TextEncoder
+from fifo_diffusion.models.embedded.transformer import _Attention, _rotary
 from fifo_diffusion.prompts import mix
 
 CPU = torch.device("cpu")
@@ -110,3 +112,28 @@ def test_damaged_weights_are_one_sentence_that_names_the_file(tmp_path: Path, fi
     (folder / "config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"config\.json"):
         Embedded(folder, CPU, torch.float32)
+
+
+@torch.no_grad()
+def test_attention_is_norm_rotation_and_softmax_written_plainly() -> None:
+    """RMSNorm, rotary positions (arXiv:2104.09864) as the weights were trained with them, attention: step by step."""
+    torch.manual_seed(0)
+    width, heads, shape = 24, 2, (2, 2, 3)
+    net = _Attention(width, heads)
+    for norm in (net.q_norm, net.k_norm):
+        norm.weight.copy_(torch.rand(width // heads) + 0.5)
+    x, (cos, sin) = torch.randn(1, math.prod(shape), width), _rotary(*shape, width // heads)
+
+    def turned(part: torch.Tensor, norm: torch.nn.RMSNorm) -> torch.Tensor:
+        a, b = norm(part).chunk(2, dim=-1)
+        c, s = (table[:, None, : width // heads // 2] for table in (cos, -sin))  # the first half has minus the sine
+        return torch.cat([a * c - b * s, b * c + a * s], dim=-1)
+
+    q, k, v = (x @ net.qkv.weight.T).view(1, -1, 3, heads, width // heads).unbind(2)  # (B, N, h, E)
+    q, k = turned(q, net.q_norm), turned(k, net.k_norm)
+    share = (torch.einsum("bqhe,bkhe->bhqk", q, k) / (width // heads) ** 0.5).softmax(dim=-1)
+    want = torch.einsum("bhqk,bkhe->bqhe", share, v).flatten(2) @ net.out.weight.T
+    torch.testing.assert_close(net(x, cos, sin), want, rtol=1e-5, atol=1e-6)
+    # One frame on (6 places here) the first pair has turned by a quarter.
+    assert cos[6, 0].item() == pytest.approx(0, abs=1e-6)
+    assert [sin[6, i].item() for i in (0, width // heads // 2)] == pytest.approx([-1, 1])
