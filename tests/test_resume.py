@@ -236,6 +236,23 @@ def test_runs_that_are_killed_again_and_again_come_out_the_same() -> None:
     assert [row["identical"] for row in rows] == ["yes"] * 3
 
 
+def test_a_kill_while_the_index_is_moved_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The half copy was named after the file that was copied, and a run that goes on copies another one."""
+    script = """if True:
+        import kill, pathlib
+        assert kill.attempt("a.mp4", False, None, "index", 40)
+        print(*sorted(file.name for file in pathlib.Path().iterdir()))
+        kill.go("a.mp4", resume=True)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert ".a.partial.mp4.plain" in done.stdout
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.mp4.json", "a.mp4.run"]
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "frames"])
 def test_a_full_disk_leaves_what_is_needed_to_go_on(tmp_path: Path, name: str) -> None:
     """A limit on the size of files stands for the full disk (for pictures: one of no room at all)."""

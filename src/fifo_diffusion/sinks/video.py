@@ -200,7 +200,8 @@ class VideoSink(FrameSink):
         try:
             self._container.close()
             if self.path.suffix.lower() == ".mp4":
-                _index_in_front(self._file)
+                # Always of this name, so that what a kill leaves of it is written over by the run that goes on.
+                _index_in_front(self._file, self.partial.with_name(f".{self.partial.name}.plain"))
             to_disk(self._file)
             self._file.replace(self.path)
             self.partial.unlink(missing_ok=True)
@@ -222,11 +223,10 @@ def _create_beside(path: Path) -> Path:
     raise AssertionError("count() has no end")
 
 
-def _index_in_front(partial: Path) -> None:
-    """Copy the fragments of an mp4, not decoded, into one plain file with its index in front."""
+def _index_in_front(partial: Path, plain: Path) -> None:
+    """Copy the fragments of an mp4, not decoded, into one plain file with its index in front, which takes its name."""
     import av
 
-    plain = partial.with_name(f".{partial.name}.plain")
     try:
         with (
             av.open(str(partial)) as source,
