@@ -93,6 +93,15 @@ SETTINGS: Mapping[str, Setting] = {  # partitions and kept range; guidance off a
     "guided n 2 6-14": {"partitions": 2, "guidance": 4.0, **LATE},
     "guided n 4 last": {"guidance": 4.0},
     "guided n 4 6-14": {"guidance": 4.0, **LATE},
+    "guided n 4 middle": {"guidance": 4.0, "lookahead": "middle"},
+    **{
+        f"guided n 4 last, levels {levels}": {"guidance": 4.0, "guidance_levels": levels}
+        for levels in ("17-64", "33-64", "49-64", "1-48", "17-48")
+    },
+    "guided n 1 last": {"partitions": 1, "guidance": 4.0},
+    "guided n 4 last, 2 a level": {"frames_per_level": 2, "guidance": 4.0},
+    "guided n 4 last, 4 a level": {"frames_per_level": 4, "guidance": 4.0},
+    "guided n 2 last, 2 a level": {"partitions": 2, "frames_per_level": 2, "guidance": 4.0},
 }
 
 
@@ -164,7 +173,7 @@ def make(setting: Setting, seed: int, weights: str | None, file: Path) -> None:
         schedule = session.model.schedule(m * engine.plan.levels, "even")
         clip = plain_clip(session, schedule, [said["prompt"]], (seed,))
         frames = FineSteps(engine, schedule, m).stream(engine.warm_start(clip))
-    _keep(torch.cat(list(islice(frames, FRAMES)), dim=2), file)
+    _keep(torch.cat(list(islice(frames, ceil(FRAMES / engine.plan.frames_per_level))), dim=2), file)
 
 
 def plain_clip(session: Session, schedule: NoiseSchedule, prompts: Sequence[str], seeds: tuple[int, ...]) -> Tensor:

@@ -59,6 +59,7 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
         if group is not None:
             raise BadInput(f"method {run.method} runs in one process; start it without torchrun, or use method fifo")
     card.check_levels((decided.steps or 1) if plan is None else plan.levels)
+    guided_levels_of(decided)
     if clip_too:
         decided = _with_clip(decided, card)
     if decided.solver == "2m" and decided.eta != 0:
@@ -103,11 +104,27 @@ def plan_of(run: Decided) -> Plan:
     window = models.card(run.model).window
     named: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
     if run.lookahead in named:
-        return Plan(window, run.partitions, named[run.lookahead])
+        return Plan(window, run.partitions, named[run.lookahead], run.frames_per_level)
     lo, hi = map(int, run.lookahead.split("-"))
     if not lo < hi <= window:
         raise BadInput(
             f"lookahead is {run.lookahead}; {run.model} has windows of {window} frames, of which LO-HI can be kept "
             f"with 0 <= LO < HI <= {window}"
         )
-    return Plan(window, run.partitions, (lo, hi))
+    return Plan(window, run.partitions, (lo, hi), run.frames_per_level)
+
+
+def guided_levels_of(run: Decided) -> tuple[int, int] | None:
+    """The first and the last level at which there is guidance; None where it is at all of them.
+
+    Raises BadInput for levels that the queue does not have.
+    """
+    if run.guidance_levels is None:
+        return None
+    first, last = map(int, run.guidance_levels.split("-"))
+    if last > (levels := plan_of(run).levels):
+        raise BadInput(
+            f"guidance_levels is {run.guidance_levels}; the queue of this run has {levels} levels, from 1 (nearly clean) "
+            f"to {levels} (pure noise)"
+        )
+    return first, last

@@ -17,12 +17,12 @@ from torch import Tensor
 from fifo_diffusion import methods, models
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.config import Decided
-from fifo_diffusion.decide import clip_of, plan_of
+from fifo_diffusion.decide import clip_of, guided_levels_of, plan_of
 from fifo_diffusion.decode import to_frames, to_pixels
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.groups import Agreed, groups
-from fifo_diffusion.guidance import Guided
+from fifo_diffusion.guidance import Guided, GuidedLevels
 from fifo_diffusion.interrupt import uninterrupted
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.methods.setting import Setting
@@ -129,6 +129,8 @@ class Session:
         )
 
     def _execute(self, alone: Executor) -> Executor:
+        if (guided := guided_levels_of(self.run)) is not None:
+            alone = GuidedLevels(alone, self.run.guidance, *guided)
         if self.group is None:
             return alone
         dealt = Ranks(alone) if self._part is None else _Grouped(alone, self.run.split)
