@@ -103,15 +103,18 @@ def plan_of(run: Decided) -> Plan:
     assert run.lookahead is not None
     window = models.card(run.model).window
     named: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
-    if run.lookahead in named:
-        return Plan(window, run.partitions, named[run.lookahead], run.frames_per_level)
-    lo, hi = map(int, run.lookahead.split("-"))
+    keep = named[run.lookahead] if run.lookahead in named else _kept(run.lookahead, window, run.model)
+    return Plan(window, run.partitions, keep, run.frames_per_level)
+
+
+def _kept(lookahead: str, window: int, model: str) -> Keep:
+    lo, hi = map(int, lookahead.split("-"))
     if not lo < hi <= window:
         raise BadInput(
-            f"lookahead is {run.lookahead}; {run.model} has windows of {window} frames, of which LO-HI can be kept "
+            f"lookahead is {lookahead}; {model} has windows of {window} frames, of which LO-HI can be kept "
             f"with 0 <= LO < HI <= {window}"
         )
-    return Plan(window, run.partitions, (lo, hi), run.frames_per_level)
+    return lo, hi
 
 
 def guided_levels_of(run: Decided) -> tuple[int, int] | None:
@@ -124,7 +127,7 @@ def guided_levels_of(run: Decided) -> tuple[int, int] | None:
     first, last = map(int, run.guidance_levels.split("-"))
     if last > (levels := plan_of(run).levels):
         raise BadInput(
-            f"guidance_levels is {run.guidance_levels}; the queue of this run has {levels} levels, from 1 (nearly clean) "
-            f"to {levels} (pure noise)"
+            f"guidance_levels is {run.guidance_levels}; this run's queue has {levels} levels, from 1 (nearly clean) to "
+            f"{levels} (pure noise)"
         )
     return first, last

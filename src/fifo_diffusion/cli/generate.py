@@ -116,9 +116,9 @@ def generate(
         "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "weights": weights, "frames": frames,
         "seed": seed, "size": None if size is None else _size(size), "fps": fps,
         "method": method, "steps": steps, "stride": stride, "overlap": overlap, "partitions": partitions,
-        "lookahead": lookahead, "frames_per_level": frames_per_level, "guidance_levels": guidance_levels, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
+        "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
         "device": device, "dtype": dtype, "batch": batch, "split": split, "memory": memory,
-        "lora": lora or None, "clip": clip,
+        "lora": lora or None, "clip": clip, "frames_per_level": frames_per_level, "guidance_levels": guidance_levels,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}
     if seconds is not None and frames is not None:
