@@ -121,16 +121,19 @@ class Session:
         return Engine(
             plan=plan,
             schedule=schedule,
-            execute=self._execute(Batched(self._denoiser(schedule), run.batch)),
+            execute=self._at_levels(self._execute(Batched(self._denoiser(schedule), run.batch))),
             condition=self.prompts,
             noise=SeededNoise(run.seed),
             eta=run.eta,
             solver=run.solver,
         )
 
+    def _at_levels(self, execute: Executor) -> Executor:
+        """Guided where the run says so.  Around all else, for what deals guidance's halves must know which there are."""
+        levels = guided_levels_of(self.run)
+        return execute if levels is None else GuidedLevels(execute, self.run.guidance, *levels)
+
     def _execute(self, alone: Executor) -> Executor:
-        if (guided := guided_levels_of(self.run)) is not None:
-            alone = GuidedLevels(alone, self.run.guidance, *guided)
         if self.group is None:
             return alone
         dealt = Ranks(alone) if self._part is None else _Grouped(alone, self.run.split)
