@@ -371,8 +371,9 @@ def main() -> None:
     eyes = Eyes(model, trained_judge(sprites, size, kept), World(sprites, size))
     each: dict[str, Values] = {}
     rows = list(measure(folder, eyes, range(arguments.seeds), arguments.only, each))
+    about = "" if arguments.against is None else f", beside {arguments.against}"
     for title, names in TABLES.items():
-        show(title, [{n: row.get(n, "") for n in ("setting", "streams", *names)} for row in rows])
+        show(title + about, [{n: row.get(n, "") for n in ("setting", "streams", *names)} for row in rows])
     if arguments.against is not None:
         show(f"fidelity: more than {arguments.against}", list(paired(each, arguments.against)))
 
