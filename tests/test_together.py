@@ -15,7 +15,23 @@ from fifo_diffusion.config import Halves, Run
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.together import silence
 
-SAID = ["1", "--prompt", "25: 2", "--model", "gauss", "--size", "16x16", "-n", "2", "--eta", "1", "--batch", "1"]
+SAID = [
+    "1",
+    "--prompt",
+    "25: 2",
+    "--model",
+    "gauss",
+    "--size",
+    "16x16",
+    "-n",
+    "2",
+    "--eta",
+    "1",
+    "--batch",
+    "1",
+    "--halves",
+    "together",
+]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 LONG_ENOUGH = 120  # seconds for a job that ends by itself
 
@@ -64,6 +80,8 @@ def test_two_ranks_share_one_window_and_the_sidecar_says_how(tmp_path: Path) -> 
     [
         (None, "high", 8, 1, "together"),
         (None, "high", 8, 15, "together"),  # two turns of a half each would take as long as one of both
+        (None, "high", 8, 4, "together"),
+        (None, "high", 6, 4, "apart"),  # three halves one after the other instead of two windows
         (None, "high", 8, 16, "apart"),
         (None, "high", 1, 1, "together"),
         ("together", "high", 8, 16, "together"),
@@ -73,7 +91,7 @@ def test_two_ranks_share_one_window_and_the_sidecar_says_how(tmp_path: Path) -> 
         (None, "high", 0, 1, "together"),  # another method
     ],
 )
-def test_halves_are_apart_where_memory_is_low_or_half_of_the_ranks_would_wait(
+def test_halves_are_apart_where_memory_is_low_or_dealing_them_saves_time(
     said: Halves | None, memory: str, windows: int, groups: int, wanted: str
 ) -> None:
     assert decide._halves(said, memory, windows, groups) == wanted

@@ -93,7 +93,7 @@ def generate(
     batch: Annotated[int | None, _machine("Most windows computed at once (twice that with guidance).")] = None,
     memory: Annotated[str | None, _machine("auto, low (for a small GPU; slower) or high (default: auto).")] = None,
     halves: Annotated[
-        str | None, _machine("Guidance's halves: together, or apart, which torchrun deals too (last bits differ).")
+        str | None, _machine("Guidance's halves: together, or apart, which ranks can share (last bits differ).")
     ] = None,
     checkpoint_every: Annotated[str, _stopping(EVERY)] = "30s",
     keep_checkpoints: Annotated[bool, _stopping(KEEP, "--keep-checkpoints")] = False,
