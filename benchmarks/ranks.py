@@ -182,8 +182,9 @@ def torchrun(setting: Setting, ranks: int, iterations: int, width: int) -> Measu
 
 def measured(ranks: int, iterations: int, width: int) -> Iterator[Row]:
     for setting in SETTINGS:
-        alone = torchrun(setting, 1, iterations, width)
-        many = torchrun(setting, ranks, iterations, width)
+        longer = iterations * 8 // len(setting.plan.windows)  # as many windows of each
+        alone = torchrun(setting, 1, longer, width)
+        many = torchrun(setting, ranks, longer, width)
         turns = math.ceil(setting.calls / ranks)
         call, rest = alone.network / setting.calls, alone.seconds - alone.network
         foreseen = predicted(setting.calls, ranks, call, setting.kept, many.bandwidth, rest, beside=False)
@@ -231,7 +232,8 @@ def count(name: str) -> Published:
         half = _tflop(lambda: full.evaluate(z, t))
         if name.startswith("wan"):  # the halves share nothing, and a latent is decoded after others
             both = 2 * half
-            assert (stream := full.decode) is not None
+            stream = full.decode
+            assert stream is not None
             decode = _tflop(lambda: stream(z[:, :, :3])) - _tflop(lambda: stream(z[:, :, :2]))
         else:
             both = _tflop(lambda: full.network(z, t, torch.empty(2, 77, 1024, dtype=HALF), torch.empty(1)))
