@@ -102,6 +102,7 @@ class Measured:
     sent: float  # to each of the others
     loopback: float  # bytes that went over the loopback, from all ranks
     bandwidth: float  # bytes a second of an exchange of 8 MiB
+    core: float  # share of the network's time that the ranks had a core each: below 1 where something else ran
 
 
 def measure(setting: Setting, iterations: int, width: int) -> None:
@@ -110,13 +111,14 @@ def measure(setting: Setting, iterations: int, width: int) -> None:
     dist.init_process_group("gloo")
     torch.manual_seed(0)
     net = VideoTransformer(CHANNELS, width=width, text=TEXT).eval().requires_grad_(False)
-    inside = [0.0]
+    inside = [0.0, 0.0]  # the network's seconds, and of them those that the thread had a core
 
     def denoise(z: Tensor, t: Tensor, cond: Cond) -> Tensor:
-        began = time.perf_counter()
+        began, ran = time.perf_counter(), time.thread_time()
         text = cond["text"][:, None]
         out: Tensor = net(z, t, text, text[:, :, None], torch.ones(len(z), 1, 1, dtype=torch.bool))
         inside[0] += time.perf_counter() - began
+        inside[1] += time.thread_time() - ran
         return out
 
     scale = 1.0 if setting.halves == "none" else 4.0
@@ -132,7 +134,7 @@ def measure(setting: Setting, iterations: int, width: int) -> None:
     state = engine.warm_start(torch.zeros(1, CHANNELS, WINDOW, SIDE, SIDE))
     _, state = engine.advance(state)
     bandwidth = _bandwidth()
-    seconds, inside[0], ranks.sent[0] = 0.0, 0.0, 0
+    seconds, inside[:], ranks.sent[0] = 0.0, [0.0, 0.0], 0
     exchanges: list[float] = []
     dist.barrier()
     before = _loopback()
@@ -144,12 +146,14 @@ def measure(setting: Setting, iterations: int, width: int) -> None:
         seconds += time.perf_counter() - began
         exchanges.append(ranks.meter.seconds["exchange"])
     dist.barrier()
-    after, own = _loopback(), torch.tensor(exchanges)
+    after, own, cores = _loopback(), torch.tensor(exchanges), torch.tensor(inside).view(2, 1)
     least = own.clone()
     dist.all_reduce(least, dist.ReduceOp.MIN)
+    dist.all_reduce(cores)
     if dist.get_rank() == 0:
         means = (total / iterations for total in (seconds, inside[0], float(own.sum()), float(least.sum())))
-        print(json.dumps([*means, ranks.sent[0] / iterations, (after - before) / iterations, bandwidth]))
+        rest = [ranks.sent[0] / iterations, (after - before) / iterations, bandwidth, float(cores[1] / cores[0])]
+        print(json.dumps([*means, *rest]))
     dist.destroy_process_group()
 
 
@@ -194,6 +198,7 @@ def measured(ranks: int, iterations: int, width: int) -> Iterator[Row]:
             f"ms, {ranks}": many.seconds / SECOND,
             "times": alone.seconds / many.seconds,
             "predicted": alone.seconds / foreseen,
+            "core %": 100 * min(alone.core, many.core),
             "exchange %": 100 * many.exchange / many.seconds,
             "transfer %": 100 * many.transfer / many.seconds,
             "sent each": round(many.sent),
