@@ -186,7 +186,7 @@ def torchrun(setting: Setting, ranks: int, iterations: int, width: int) -> Measu
 
 def measured(ranks: int, iterations: int, width: int) -> Iterator[Row]:
     for setting in SETTINGS:
-        longer = iterations * 8 // len(setting.plan.windows)  # as many windows of each
+        longer = iterations * min(4, 8 // len(setting.plan.windows))  # else the short ones are over at once
         alone = torchrun(setting, 1, longer, width)
         many = torchrun(setting, ranks, longer, width)
         turns = math.ceil(setting.calls / ranks)

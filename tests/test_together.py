@@ -15,7 +15,8 @@ from fifo_diffusion.config import Halves, Run
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.together import silence
 
-SAID = [
+SAID = ["1", "--prompt", "25: 2", "--model", "gauss", "--size", "16x16", "-n", "2", "--eta", "1", "--batch", "1"]
+SAID += ["--halves", "together"]  # three ranks would have them apart, and the file says so
     "1",
     "--prompt",
     "25: 2",
