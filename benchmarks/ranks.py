@@ -88,7 +88,7 @@ SETTINGS = (Setting(4, True, "none"), Setting(1, False, "together"), Setting(1, 
 
 def longest(plan: Plan) -> int:
     """Frames of the window that keeps the most."""
-    return max(window.write.stop - window.write.start for window in plan.windows)
+    return int(max(window.write.stop - window.write.start for window in plan.windows))
 
 
 @dataclass(frozen=True)

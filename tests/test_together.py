@@ -17,22 +17,6 @@ from fifo_diffusion.together import silence
 
 SAID = ["1", "--prompt", "25: 2", "--model", "gauss", "--size", "16x16", "-n", "2", "--eta", "1", "--batch", "1"]
 SAID += ["--halves", "together"]  # three ranks would have them apart, and the file says so
-    "1",
-    "--prompt",
-    "25: 2",
-    "--model",
-    "gauss",
-    "--size",
-    "16x16",
-    "-n",
-    "2",
-    "--eta",
-    "1",
-    "--batch",
-    "1",
-    "--halves",
-    "together",
-]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 LONG_ENOUGH = 120  # seconds for a job that ends by itself
 
