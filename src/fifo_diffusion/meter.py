@@ -50,11 +50,14 @@ class Meter:
             yield item
 
     def parts(self) -> dict[str, float]:
-        """Seconds of network, step (all of an iteration that is not network), decode and write; no overlaps."""
+        """Seconds of network, exchange (of answers between ranks, where there are several: waiting for the others, and
+        their bytes), step (the rest of an iteration), decode and write; no overlaps.
+        """
         s = self.seconds
         return {
             "network": s["network"],
-            "step": s["base clip"] + s["iteration"] - s["network"] - s["preview"],
+            **({"exchange": s["exchange"]} if "exchange" in s else {}),
+            "step": s["base clip"] + s["iteration"] - s["network"] - s.get("exchange", 0) - s["preview"],
             "decode": s["pixels"] - s["iteration"] + s["preview"],
             "write": s["write"],
         }

@@ -22,7 +22,7 @@ from fifo_diffusion.decode import to_frames, to_pixels
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.groups import Agreed, groups
-from fifo_diffusion.guidance import Guided, GuidedLevels
+from fifo_diffusion.guidance import Guided, GuidedLevels, Halves
 from fifo_diffusion.interrupt import uninterrupted
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.methods.setting import Setting
@@ -110,7 +110,7 @@ class Session:
         return self.run.model_copy(update={"prompt": cues[0].prompt, "cues": cues})
 
     def _denoiser(self, schedule: NoiseSchedule) -> Denoiser:
-        guided = Guided(self.model.denoiser(schedule), self.run.guidance, batched=self.run.memory == "high")
+        guided = Guided(self.model.denoiser(schedule), self.run.guidance, batched=self.run.halves == "together")
         return self.meter.around("network", guided)
 
     @cached_property
@@ -121,7 +121,7 @@ class Session:
         return Engine(
             plan=plan,
             schedule=schedule,
-            execute=self._at_levels(self._execute(Batched(self._denoiser(schedule), run.batch))),
+            execute=self._at_levels(self._execute(schedule)),
             condition=self.prompts,
             noise=SeededNoise(run.seed),
             eta=run.eta,
@@ -129,15 +129,26 @@ class Session:
         )
 
     def _at_levels(self, execute: Executor) -> Executor:
-        """Guided where the run says so.  Around all else, for what deals guidance's halves must know which there are."""
+        """Guided where the run says so: around all else, for what deals guidance's halves must know them."""
         levels = guided_levels_of(self.run)
         return execute if levels is None else GuidedLevels(execute, self.run.guidance, *levels)
 
-    def _execute(self, alone: Executor) -> Executor:
+    def _execute(self, schedule: NoiseSchedule) -> Executor:
+        """Halves of guidance that are apart anyway are dealt as calls of their own."""
+        run = self.run
         if self.group is None:
-            return alone
-        dealt = Ranks(alone) if self._part is None else _Grouped(alone, self.run.split)
+            return Batched(self._denoiser(schedule), run.batch)
+        if run.halves == "together":
+            dealt = self._dealt(Batched(self._denoiser(schedule), run.batch))
+        else:
+            bare = self.meter.around("network", self.model.denoiser(schedule))
+            dealt = Halves(self._dealt(Batched(bare, run.batch)), run.guidance)
         return _Leading(self.group, self.prompts, dealt) if self.group.rank == 0 else dealt
+
+    def _dealt(self, alone: Executor) -> Executor:
+        if self._part is None:
+            return Ranks(alone, meter=self.meter)
+        return _Grouped(alone, self.run.split, self.meter)
 
     def follow(self, state: State | None) -> None:
         """On a rank other than 0: make the iterations that rank 0 makes, and nothing of them.
@@ -324,10 +335,11 @@ class _Grouped:
 
     execute: Executor
     size: int
+    meter: Meter
 
     def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
         made = groups(self.size)
-        return Ranks(Agreed(self.execute, made.within), made.across)(calls)
+        return Ranks(Agreed(self.execute, made.within), made.across, meter=self.meter)(calls)
 
 
 def _remembered(state: State, seen: Sequence[Tensor]) -> State:

@@ -98,6 +98,9 @@ def generate(
     split: Annotated[int | None, _machine("Ranks of torchrun that share one network too large for one GPU.")] = None,
     batch: Annotated[int | None, _machine("Most windows computed at once (twice that with guidance).")] = None,
     memory: Annotated[str | None, _machine("auto, low (for a small GPU; slower) or high (default: auto).")] = None,
+    halves: Annotated[
+        str | None, _machine("Guidance's halves: together, or apart, which ranks can share (last bits differ).")
+    ] = None,
     checkpoint_every: Annotated[str, _stopping(EVERY)] = "30s",
     keep_checkpoints: Annotated[bool, _stopping(KEEP, "--keep-checkpoints")] = False,
 ) -> None:
@@ -117,7 +120,7 @@ def generate(
         "seed": seed, "size": None if size is None else _size(size), "fps": fps,
         "method": method, "steps": steps, "stride": stride, "overlap": overlap, "partitions": partitions,
         "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
-        "device": device, "dtype": dtype, "batch": batch, "split": split, "memory": memory,
+        "device": device, "dtype": dtype, "batch": batch, "split": split, "memory": memory, "halves": halves,
         "lora": lora or None, "clip": clip, "frames_per_level": frames_per_level, "guidance_levels": guidance_levels,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}
