@@ -149,9 +149,10 @@ def generate(
     run = Run.of(said)
     if only_new and run.clip is None:
         raise BadInput("--only-new was given without a clip, so all frames are new; leave it out")
-    output = output or _free_name(run.prompt if clip is None else f"{Path(clip).stem} extended")
 
     from fifo_diffusion import api
+
+    output = output or _free_name(run.prompt if clip is None else f"{Path(clip).stem} extended")
 
     if live and sys.stdin is None:
         raise BadInput("--live reads prompts from stdin, which is closed; leave stdin open or leave --live out")
@@ -231,7 +232,9 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _free_name(prompt: str) -> str:
-    """A file name from the prompt that nothing has yet."""
+    """A file name from the prompt that nothing has yet, but what torchrun had begun before it started anew."""
+    from fifo_diffusion.api import began
+
     stem = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].rstrip("-") or "video"
     names = (f"{stem}{'' if i == 1 else f'-{i}'}.mp4" for i in range(1, 10_000))
-    return next(name for name in names if not Path(name).exists())
+    return next(name for name in names if not Path(name).exists() or began(name) is not None)
