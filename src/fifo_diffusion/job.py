@@ -38,6 +38,12 @@ class Job:
         return mark is not None and mark.split()[0] == self.name and mark != self.mark
 
 
+def starts_again() -> bool:
+    """Whether torchrun starts the processes anew when one of them fails."""
+    done, most = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return done < most
+
+
 @cache
 def job() -> Job | None:
     """None for a process that torchrun did not start.  Raises RankLost where another rank does not come."""

@@ -29,4 +29,4 @@ def hearing() -> Iterator[None]:
     except RuntimeError as error:
         said = str(error)
         how = next((how for word, how in _HOW.items() if word in said.lower()), f"is lost ({said.splitlines()[0]})")
-        raise RankLost(f"another rank {how}, so this one ends too") from error
+        raise RankLost(f"another rank {how}") from error

@@ -48,7 +48,7 @@ def silence() -> timedelta:
 
 
 _STILL_HERE = "still here"
-_ASKED, _HERE, _TOLD, _ENDED = "is rank 0 here", "rank 0 is here", "told", "ended"  # keys of the store
+_ASKED, _HERE, _TOLD = "is rank 0 here", "rank 0 is here", "told"  # keys of the store
 _SOON = 2.0  # seconds for an answer by the store, which may be out of reach
 _LOOK = 0.25  # seconds between two looks at it
 
@@ -63,6 +63,7 @@ class Together:
     words: Any  # a process group
     store: dist.Store  # for what is said after a loss
     awaited: bool = False  # rank 0: whether the others are waiting for its answers, and hear no words
+    broken: bool = False  # a word did not reach all: who waits for its end would take the next one for that
     _speaking: Lock = field(default_factory=Lock)
     _over: Event = field(default_factory=Event)
 
@@ -84,8 +85,12 @@ class Together:
 
     def _broadcast(self, what: Any) -> Any:
         box = [what]
-        with hearing():
-            dist.broadcast_object_list(box, src=0, group=self.words)
+        try:
+            with hearing():
+                dist.broadcast_object_list(box, src=0, group=self.words)
+        except RankLost:
+            self.broken = True
+            raise
         return box[0]
 
     def _stay(self) -> None:
@@ -98,14 +103,14 @@ class Together:
                 if time.monotonic() > spoken + often:
                     spoken = time.monotonic()
                     with self._speaking:
-                        if not self.awaited and not self._over.is_set():
+                        if not (self.awaited or self.broken or self._over.is_set()):
                             self._broadcast(_STILL_HERE)
 
     def dismiss(self) -> None:
         """Rank 0: no more iterations, or no more jobs.  A group that is broken, or waits for answers that will not
         come, ends when the connections do.
         """
-        if not self.awaited:
+        if not self.awaited and not self.broken:
             with suppress(RankLost):
                 self.say(None)
 
@@ -126,30 +131,42 @@ class Together:
 
     def ends(self, error: BaseException) -> None:
         """Let the others know why this rank will be lost."""
-        text = " ".join(str(error).split())
-        _soon(lambda: self.store.set(f"{_ENDED} {self.rank}", f"{type(error).__name__}: {text}"), None)
+        _soon(lambda: self.store.set(_ended(self.rank), in_one_line(error)), None)
 
-    def reasons(self) -> list[str]:
-        """What those ranks that ended with an error of their own said of it."""
-
-        def said() -> list[str]:
-            keys = ((rank, f"{_ENDED} {rank}") for rank in range(self.ranks))
-            return [f"rank {rank}: {self.store.get(key).decode()}" for rank, key in keys if self.store.check([key])]
-
-        return _soon(said, [])
+    def why(self, lost: RankLost) -> str:
+        """What the lost ranks said of it, where they could; else what was seen of it here."""
+        return ", ".join(_soon(self._said, [])) or str(lost)
 
     def must_tell(self) -> bool:
-        """Whether it is for this rank to say that another is lost: rank 0 where that is here, else the first."""
-        return self.rank == 0 or _soon(self._first, True)
+        """Whether this rank shall say that another is lost: rank 0 where that is here; else the first to ask, unless the
+        lost one has said so itself.
+        """
+        if self.rank:
+            return _soon(self._first, True)
+        _soon(lambda: self.store.set(_HERE, ""), None)
+        return True
+
+    def _said(self) -> list[str]:
+        keys = [key for key in map(_ended, range(self.ranks)) if self.store.check([key])]
+        return [f"{key} {self.store.get(key).decode()}" for key in keys]
 
     def _first(self) -> bool:
         self.store.set(_ASKED, "")
         until = time.monotonic() + _SOON / 2
         while time.monotonic() < until:
-            if self.store.check([_HERE]):
+            if self._said() or self.store.check([_HERE]):
                 return False
             time.sleep(_LOOK / 4)
-        return self.store.compare_set(_TOLD, "", str(self.rank)).decode() == str(self.rank)
+        mine = str(self.rank)
+        return bool(self.store.compare_set(_TOLD, "", mine).decode() == mine)
+
+
+def in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _ended(rank: int) -> str:
+    return f"rank {rank} ended with"
 
 
 def _soon(ask: Callable[[], T], otherwise: T) -> T:

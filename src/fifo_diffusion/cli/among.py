@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fifo_diffusion.errors import BadInput, RankLost
@@ -62,18 +65,29 @@ def _leading(group: Together) -> Iterator[None]:
 @contextmanager
 def _told_once(group: Together) -> Iterator[None]:
     """An error of this rank's own is told to the others and to torchrun, whose summary repeats it."""
+    from fifo_diffusion.job import starts_again
+    from fifo_diffusion.together import in_one_line
+
     try:
         yield
     except RankLost as error:
         if not group.must_tell():
             raise SystemExit(2) from error
-        raise RankLost("; ".join((*group.reasons(), str(error)))) from error
+        if group.rank == 0:
+            raise
+        more = "" if starts_again() else "; what was made is kept: go on with fifo resume and the video's name"
+        raise RankLost(f"{group.why(error)}{more}") from error
     except Exception as error:
-        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
         group.ends(error)
-        get_error_handler().record_exception(error)
+        _in_summary(in_one_line(error))
         raise
+
+
+def _in_summary(text: str) -> None:
+    """Where torchrun looks for it: the format of torch.distributed.elastic.multiprocessing.errors."""
+    if (file := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None:
+        said = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
+        Path(file).write_text(json.dumps({"message": said}))
 
 
 def from_rank() -> str:

@@ -40,7 +40,12 @@ def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> 
         console.print(f"stopped; {escape(_kept(name, progress.frames))}", soft_wrap=True)
         raise
     except RankLost as error:
-        raise RankLost(f"{error}; {_kept(name, progress.frames)}") from error
+        from fifo_diffusion.job import starts_again
+        from fifo_diffusion.together import together
+
+        why = str(error) if (group := together()) is None else group.why(error)
+        more = "torchrun starts all ranks again" if starts_again() else _kept(name, progress.frames)
+        raise RankLost(f"{why}; {more}") from error
     except OutputError as error:
         raise OutputError(f"{error}{_go_on(left(name))}") from error
 
