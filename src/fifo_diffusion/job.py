@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from typing import Any
 from uuid import uuid4
 
 import torch.distributed as dist
@@ -27,7 +28,7 @@ class Job:
 
     name: str  # of all starts
     start: str  # of this one
-    store: dist.Store  # for this start alone
+    store: Any  # of torch.distributed, for this start alone
 
     @property
     def mark(self) -> str:
@@ -53,7 +54,7 @@ def job() -> Job | None:
         return None
     rank = int(os.environ["RANK"])
     with hearing():
-        store = dist.TCPStore(
+        store = dist.TCPStore(  # type: ignore[attr-defined]  (not exported, and in the manual)
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
             is_master=rank == 0 and not keeps,
@@ -61,15 +62,15 @@ def job() -> Job | None:
         )
         name = store.compare_set("fifo job", "", uuid4().hex).decode()
         start = _agree(store, rank, ranks)
-        return Job(name, start, dist.PrefixStore(start, store))
+        return Job(name, start, dist.PrefixStore(start, store))  # type: ignore[attr-defined]
 
 
-def _agree(store: dist.Store, rank: int, ranks: int) -> str:
+def _agree(store: Any, rank: int, ranks: int) -> str:
     """The same new name on all ranks.  Each asks in a name of its own, for what an earlier start wrote still stands."""
     if rank:
         mine = uuid4().hex
         store.set(f"fifo rank {rank} asks", mine)
-        start = store.get(f"fifo answer to {mine}").decode()
+        start = str(store.get(f"fifo answer to {mine}").decode())
         store.add(f"{start} heard", 1)
         return start
     start, until = uuid4().hex, time.monotonic() + _JOINING.total_seconds()

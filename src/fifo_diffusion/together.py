@@ -61,7 +61,7 @@ class Together:
     ranks: int
     device: str  # of this rank, where the run is on CUDA
     words: Any  # a process group
-    store: dist.Store  # for what is said after a loss
+    store: Any  # of torch.distributed, for what is said after a loss
     awaited: bool = False  # rank 0: whether the others are waiting for its answers, and hear no words
     broken: bool = False  # a word did not reach all: who waits for its end would take the next one for that
     _speaking: Lock = field(default_factory=Lock)
@@ -138,8 +138,8 @@ class Together:
         return ", ".join(_soon(self._said, [])) or str(lost)
 
     def must_tell(self) -> bool:
-        """Whether this rank shall say that another is lost: rank 0 where that is here; else the first to ask, unless the
-        lost one has said so itself.
+        """Whether this rank shall say that another is lost: rank 0 where that is here; else the first to ask, unless
+        the lost one has said so itself.
         """
         if self.rank:
             return _soon(self._first, True)
