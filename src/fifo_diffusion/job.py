@@ -54,7 +54,7 @@ def job() -> Job | None:
         return None
     rank = int(os.environ["RANK"])
     with hearing():
-        store = dist.TCPStore(  # type: ignore[attr-defined]  (not exported, and in the manual)
+        store = dist.TCPStore(  # type: ignore[attr-defined]  # in the manual, not in __all__
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
             is_master=rank == 0 and not keeps,
