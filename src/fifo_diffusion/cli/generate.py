@@ -86,7 +86,12 @@ def generate(
     eta: Annotated[float | None, _method("Fresh noise while denoising, from 0 (none) to 1.")] = None,
     solver: Annotated[str | None, _method("ddim, or 2m: second order, eta 0 (default: ddim).")] = None,
     levels: Annotated[str | None, _method("even, or paper: the authors' table (default: even).")] = None,
-    start: Annotated[str | None, _method("clip (a base clip of the model) or noise (default: clip).")] = None,
+    start: Annotated[
+        str | None,
+        _method(
+            "clip (a base clip of the model) or noise (default: clip). --begin under torchrun.", "--start", "--begin"
+        ),
+    ] = None,  # torchrun takes --start for a short form of its own --start-method
     device: Annotated[str | None, _machine("auto, cpu, cuda, cuda:1, mps (default: auto).")] = None,
     dtype: Annotated[str | None, _machine("auto, float32, bfloat16, float16 (default: auto).")] = None,
     split: Annotated[int | None, _machine("Ranks of torchrun that share one network too large for one GPU.")] = None,
