@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
+from typer.main import get_command
 
 from fifo_diffusion import api, checkpoint
 from fifo_diffusion.sinks import read_frames
@@ -35,6 +35,7 @@ def torchrun(*command: str, folder: Path, **environment: str) -> Iterator[subpro
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        bufsize=0,  # what is read here is not more than was asked for
     )
     try:
         yield job
@@ -105,16 +106,20 @@ def test_what_torchrun_starts_again_goes_on_as_if_nothing_had_happened(tmp_path:
 
 
 def test_a_rank_that_falls_silent_is_given_up(tmp_path: Path) -> None:
-    said = ["--standalone", "--shutdown-timeout", "1", "--nproc-per-node", "2", *FIFO, "generate", *SAID, *OFTEN]
+    """Woken again it finds the others gone and ends too; asleep it would be killed by torchrun after 30 s."""
+    said = ["--standalone", "--nproc-per-node", "2", *FIFO, "generate", *SAID, *OFTEN]
     with torchrun(*said, "--frames", "4000", "-o", "a.mp4", folder=tmp_path, FIFO_SILENCE="3") as job:
         until(lambda: latest(tmp_path) > 0, job)
-        os.kill(workers(job.pid)[1], signal.SIGSTOP)
-        told = end(job)
+        silent = workers(job.pid)[1]
+        os.kill(silent, signal.SIGSTOP)
+        assert job.stderr is not None
+        told = next(line for line in iter(job.stderr.readline, b"") if b"error: " in line).decode()
+        os.kill(silent, signal.SIGCONT)
+        more = end(job)
     assert job.returncode != 0
-    assert re.search(r"error: another rank has been silent .*a.mp4 is whole and holds \d+ frames; go on with", told), (
-        told
-    )
-    assert "gloo" not in told
+    assert re.search(r"another rank has been silent .*; a.mp4 is whole and holds \d+ frames; go on with", told), told
+    assert "error: " not in more, more
+    assert "gloo" not in told + more
     goes_on_identically(tmp_path / "a.mp4")
 
 
@@ -202,16 +207,12 @@ def test_a_pause_is_no_silence(tmp_path: Path) -> None:
         time.sleep(5)  # longer than a pipe takes to fill, and then than the silence
         rest, told = job.communicate(timeout=LONG_ENOUGH)
     assert job.returncode == 0, told.decode()
-    straight(300, tmp_path)
-    size = next(iter(read_frames(tmp_path / "straight.mp4"))).shape
-    made = np.frombuffer(first + rest, np.uint8).reshape(300, *size)
-    assert made.shape[0] == 300
+    assert len(first + rest) == 300 * 64 * 64 * 3
 
 
 def test_torchrun_takes_no_flag_of_ours_for_its_own() -> None:
     """It reads the whole line, and completes what begins one of its own flags; --start has another name for that."""
     from torch.distributed.run import get_args_parser
-    from typer.main import get_command
 
     from fifo_diffusion.cli.app import app
 
