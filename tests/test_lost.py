@@ -201,10 +201,10 @@ def test_what_is_said_saved_and_stopped_on_one_rank_holds_for_all(tmp_path: Path
 def test_a_pause_is_no_silence(tmp_path: Path) -> None:
     """Nobody takes frames for longer than a silent rank is given; rank 0 waits for that, and the others for it."""
     ranks = ["--standalone", "--nproc-per-node", "2", *FIFO, "generate", *SAID]
-    with torchrun(*ranks, "--frames", "300", "-o", "-", "-q", folder=tmp_path, FIFO_SILENCE="2") as job:
+    with torchrun(*ranks, "--frames", "300", "-o", "-", "-q", folder=tmp_path, FIFO_SILENCE="3") as job:
         assert job.stdout is not None
         first = job.stdout.read(1)
-        time.sleep(5)  # longer than a pipe takes to fill, and then than the silence
+        time.sleep(7)  # longer than a pipe takes to fill, and then than the silence
         rest, told = job.communicate(timeout=LONG_ENOUGH)
     assert job.returncode == 0, told.decode()
     assert len(first + rest) == 300 * 64 * 64 * 3
