@@ -6,8 +6,8 @@
     4  decide  evaluate  training  progress  doctor  runs
     3  models  methods  decode  sinks  prompts  guidance  execute  ranks  groups  together  sources  preview
        checkpoint
-    2  engine  baseclip  sidecar  script
-    1  schedule  windows  noise  config  world  devices  meter
+    2  engine  baseclip  sidecar  script  job
+    1  schedule  windows  noise  config  world  devices  meter  lost
     0  protocols  errors  version  digest  whole  trail  interrupt
 
 `__init__`, `__main__` and `api` are the door: they may know every room.  A room is a module or a package;
@@ -30,8 +30,8 @@ ROOT = Path(fifo_diffusion.__path__[0])
 
 FLOORS = [
     {"protocols", "errors", "version", "digest", "whole", "trail", "interrupt"},
-    {"schedule", "windows", "noise", "config", "world", "devices", "meter"},
-    {"engine", "baseclip", "sidecar", "script"},
+    {"schedule", "windows", "noise", "config", "world", "devices", "meter", "lost"},
+    {"engine", "baseclip", "sidecar", "script", "job"},
     {
         "models",
         "methods",

@@ -1,6 +1,7 @@
 """Under torchrun the command makes the same file, and nobody hangs when a rank is lost."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,8 +93,12 @@ def test_a_lost_rank_ends_the_job_and_the_video_goes_on_in_one_process(lost: str
             assert time.monotonic() < until
             time.sleep(0.05)
         os.kill(workers(job.pid)[lost != "rank 0"], signal.SIGKILL)
-        job.communicate(timeout=LONG_ENOUGH)
+        said = job.communicate(timeout=LONG_ENOUGH)[1].decode()
         assert job.returncode != 0
+        # One sentence by one of those that are left; SIGTERM, torchrun's own, may come before they see the loss.
+        assert len(re.findall("error: |stopped; ", said)) == 1, said
+        assert "go on with" in said
+        assert "gloo" not in said
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
@@ -134,7 +139,13 @@ def test_a_rank_that_raises_ends_the_job_with_its_error(rank: int, tmp_path: Pat
         timeout=LONG_ENOUGH,
     )
     assert job.returncode != 0
-    assert "this network broke" in job.stderr
+    own, summary = job.stderr.split("ChildFailedError")[0], job.stderr.split("Root Cause")[1]
+    assert own.count("\n" + ("[rank1]: " if rank else "") + "RuntimeError: this network broke\n") == 1, job.stderr
+    assert f"rank      : {rank} " in summary
+    assert "RuntimeError: this network broke" in summary
+    if rank:  # SIGTERM, torchrun's own, may come before rank 0 sees the loss
+        assert re.search("rank 1 ended with RuntimeError: this network broke; a.mp4 is whole|stopped; a.mp4", own), own
+    assert "gloo" not in own
 
 
 def workers(pid: int) -> list[int]:

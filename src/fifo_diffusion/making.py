@@ -18,6 +18,7 @@ from fifo_diffusion.digest import NOTHING, link
 from fifo_diffusion.engine import State
 from fifo_diffusion.errors import OutputError
 from fifo_diffusion.interrupt import uninterrupted
+from fifo_diffusion.job import job
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.preview import Preview
 from fifo_diffusion.runs import Beginning, Keeper
@@ -42,11 +43,13 @@ class Making:
         watch: Watch,
         warn: Warn,
         preview: str | None = None,
+        ready: Callable[[Session], None] | None = None,
     ) -> None:
+        """ready: given the session before its first frame, so that another thread may say prompts to it."""
         self.clip_frames = 0  # of the clip that the run goes on from, to stand before its own
         self._began = time.perf_counter()
         self._output, self._scale, self._crf = output, scale, crf
-        self._watch, self._warn = watch, warn
+        self._watch, self._warn, self._ready = watch, warn, ready
         self._keeper: Keeper | None = None
         self._digest, self._written, self._clip_written = NOTHING, 0, 0
         self.session = Session(run, self._look, preview=None if preview is None else Preview(preview, warn=warn))
@@ -73,6 +76,8 @@ class Making:
             session.prompts.begin(session.engine.entered(state))
         if prompt is not None:
             self._hear(prompt)
+        if self._ready is not None:
+            self._ready(session)
         if folder is not None and (every or said is not None):
             self._keeper = self._keep(folder, every, keep, said)
         with self._keeper or nullcontext():  # which says that the video is whole when all else is done
@@ -158,6 +163,7 @@ class Making:
             clip_frames=self.clip_frames,
             whole=None if said is None else said.whole,
             coded_sha256=None if said is None else said.coded_sha256,
+            job=None if (here := job()) is None else here.mark,
         )
         return Keeper(
             folder,

@@ -20,10 +20,11 @@ from fifo_diffusion.config import Decided
 from fifo_diffusion.decide import clip_of, guided_levels_of, plan_of
 from fifo_diffusion.decode import to_frames, to_pixels
 from fifo_diffusion.engine import Engine, State
+from fifo_diffusion.errors import RankLost
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.groups import Agreed, groups
 from fifo_diffusion.guidance import Guided, GuidedLevels, Halves
-from fifo_diffusion.interrupt import uninterrupted
+from fifo_diffusion.interrupt import stop_listening, uninterrupted
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.methods.setting import Setting
 from fifo_diffusion.models.base import Model
@@ -157,7 +158,7 @@ class Session:
         """
         assert self.group is not None
         state = self.start() if state is None else state
-        while (cues := self.group.share(None)) is not None:
+        while (cues := self.group.hear()) is not None:
             self.prompts.cues = cues
             _, state = self.engine.advance(state)
 
@@ -274,7 +275,7 @@ class Session:
         self.trail.begin(decoder.period, per_latent, made, lead)
         pixels = decoder(chain(known, self.latents(start, known, decoder.memory)))
         if self.group is not None and not (place is None and self._made_by_all):
-            self.group.share((self.described(), {name: t.cpu() for name, t in start.tensors().items()}))
+            self.group.say((self.described(), {name: t.cpu() for name, t in start.tensors().items()}))
         try:
             yield from self._seen(pixels, made, skip)
         finally:
@@ -291,7 +292,7 @@ class Session:
         if not self._made_by_all:
             return self.start()
         assert self.group is not None
-        self.group.share((self.described(), None))
+        self.group.say((self.described(), None))
         self.group.awaited = True
         start = self.start()
         self.group.awaited = False
@@ -321,12 +322,16 @@ class _Leading:
 
     def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
         """Whatever these calls heard is among what is shared: a cue only comes to frames not yet heard."""
-        with uninterrupted():  # else Ctrl-C could leave the others waiting for an answer
-            self.group.share(self.prompts.cues)
-            self.group.awaited = True
-            answers = self.execute(calls)
-            self.group.awaited = False
-            return answers
+        try:
+            with uninterrupted():  # else Ctrl-C could leave the others waiting for an answer
+                self.group.say(self.prompts.cues)
+                self.group.awaited = True
+                answers = self.execute(calls)
+                self.group.awaited = False
+                return answers
+        except RankLost:
+            stop_listening()  # torchrun sends SIGTERM to those that are left, and the file must be finished
+            raise
 
 
 @dataclass(frozen=True, eq=False)
