@@ -1,10 +1,12 @@
 """Classifier-free guidance (arXiv:2207.12598): a Denoiser around a Denoiser."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from fifo_diffusion.devices import sent
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.protocols import GUIDANCE, NEGATIVE, Cond, Denoiser, SharedDenoiser
 
@@ -17,7 +19,7 @@ class Guided:
     for as long as the network hears nothing, where it can tell: see `SharedDenoiser`), or two calls of B with
     `batched` off (half the memory; or texts of different lengths).
     A condition `guidance`, (B, 1) or (B, F), is the scale of each stream, or of each frame, instead; the network
-    does not hear it.
+    does not hear it.  It should be on the CPU, for it is looked at.
     """
 
     denoise: Denoiser
@@ -30,8 +32,7 @@ class Guided:
         """
         scale: Tensor | float = self.scale
         if GUIDANCE in cond:
-            scales = cond[GUIDANCE]
-            scale = 1 if bool((scales == 1).all()) else scales.to(z)[:, None, :, None, None]
+            scale = _scales(tuple(map(tuple, cond[GUIDANCE].tolist())), z.device, z.dtype)
         positive = {name: c for name, c in cond.items() if not name.startswith(NEGATIVE) and name != GUIDANCE}
         if isinstance(scale, float | int) and scale == 1:
             return self.denoise(z, t, positive)
@@ -50,3 +51,11 @@ class Guided:
         else:
             c, u = self.denoise(z, t, positive), self.denoise(z, t, negative)
         return u + scale * (c - u)
+
+
+@lru_cache(maxsize=256)
+def _scales(each: tuple[tuple[float, ...], ...], device: torch.device, dtype: torch.dtype) -> Tensor | float:
+    """(B, 1, 1 or F, 1, 1) on the device, sent there once; 1 where all are."""
+    if all(scale == 1 for stream in each for scale in stream):
+        return 1.0
+    return sent(torch.tensor(each, dtype=dtype), device)[:, None, :, None, None]
