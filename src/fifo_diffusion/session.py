@@ -187,8 +187,8 @@ class Session:
         width, height = (pixels // card.space for pixels in run.size)
         return torch.zeros(1, model.channels, card.window, height, width, device=model.device)
 
-    def sampled(self) -> Iterator[Came]:
-        """By another method than FIFO."""
+    def sampled(self) -> Iterator[Tensor]:
+        """Chunks (1, C, k, H, W) by another method than FIFO."""
         run, model = self.run, self.model
         card = models.card(run.model)
         along = methods.temporal(run, card)
@@ -206,19 +206,22 @@ class Session:
             watch=partial(self.watch, "sampling"),
         )
         length = 1 + -(-(run.frames - 1) // card.frames_per_latent)
-        iterations = self.meter.each("iteration", methods.sample(run, setting, length), model.device)
-        return (Came(latents, 0, True) for latents in iterations)
+        return self.meter.each("iteration", methods.sample(run, setting, length), model.device)
 
-    def latents(self, state: State, known: Sequence[Tensor] = (), memory: int = 0) -> Iterator[Came]:
+    def latents(self, state: State) -> Iterator[Tensor]:
+        """Chunks (1, C, k, H, W) without end, the run-in left out.  Raises NotFinite."""
+        return _sound(self.came(state))
+
+    def came(self, state: State, known: Sequence[Tensor] = (), memory: int = 0) -> Iterator[Came]:
         """What each iteration gives, without end; the run-in is told to `watch`.
 
         known: those that the decoder sees before, one by one; memory: how many it remembers.
         """
         self.prompts.begin(self.engine.entered(state))  # at once, not with the first chunk
         before = (Came(latent, 0, True) for latent in known)
-        return chain(before, self._latents(state, deque(known, memory)))
+        return chain(before, self._came(state, deque(known, memory)))
 
-    def _latents(self, state: State, seen: deque[Tensor]) -> Iterator[Came]:
+    def _came(self, state: State, seen: deque[Tensor]) -> Iterator[Came]:
         hidden, each = self.engine.hidden(state), self.engine.plan.frames_per_level
         self.trail.passes(max(state.iteration, 0) * each, _remembered(state, seen))
         iterations = self.engine.iterations(state, self._look)
@@ -257,7 +260,8 @@ class Session:
         if made and made == self.run.frames:
             return
         if self.run.method != "fifo":
-            yield from self._seen(self._frames(self.model.decoder(), self.sampled(), None), 0, 0)
+            came = (Came(latents, 0, True) for latents in self.sampled())
+            yield from self._seen(self._frames(self.model.decoder(), came, None), 0, 0)
             return
         decoder, start = self.model.decoder(), self._first() if place is None else place.state
         per_latent = models.card(self.run.model).frames_per_latent
@@ -276,7 +280,7 @@ class Session:
             latents = 1 + -(-(self.run.frames - made + skip - 1) // per_latent) - len(known)
             iterations = -(-latents // self.engine.plan.frames_per_level)
             last = len(known) + self.engine.hidden(start) + max(1, iterations)
-        frames = self._frames(decoder, self.latents(start, known, decoder.memory), last)
+        frames = self._frames(decoder, self.came(start, known, decoder.memory), last)
         if self.group is not None and not (place is None and self._made_by_all):
             self.group.share((self.described(), {name: t.cpu() for name, t in start.tensors().items()}))
         try:

@@ -30,7 +30,7 @@ WAITS = {
 }
 
 
-class NoWaiting(TorchDispatchMode):
+class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raises AssertionError where a device would be waited for."""
 
     def __torch_dispatch__(
@@ -56,7 +56,7 @@ class NoWaiting(TorchDispatchMode):
 )
 def test_the_test_sees_what_waits(wait: Callable[[Tensor], object]) -> None:
     x = torch.ones(3)
-    with pytest.raises(AssertionError), NoWaiting():
+    with pytest.raises(AssertionError), NoWaiting():  # type: ignore[no-untyped-call]
         wait(x)
 
 
@@ -109,7 +109,7 @@ def test_an_iteration_waits_for_nothing(case: Case, device: str, tmp_path: Path)
     try:
         if device == "cuda":
             torch.cuda.set_sync_debug_mode("error")
-        with NoWaiting():
+        with NoWaiting():  # type: ignore[no-untyped-call]
             for _ in range(2):
                 frames, state = engine.advance(state)
     finally:
