@@ -49,7 +49,8 @@ def test_the_same_file_and_no_iteration_more(frames_per: int, tmp_path: Path, mo
         def counted(self: GaussianVideo, *args: Any, real=real) -> Tensor:  # type: ignore[no-untyped-def]
             nonlocal calls
             calls += 1
-            return real(self, *args)
+            answer: Tensor = real(self, *args)
+            return answer
 
         with monkeypatch.context() as patch:
             patch.setattr(GaussianVideo, "__call__", counted)
@@ -118,7 +119,7 @@ def test_an_error_of_the_disk_is_the_same_sentence_and_nothing_is_written_after_
 ) -> None:
     real, written = VideoSink.write, []
 
-    def full(self: VideoSink, frame: np.ndarray) -> None:  # type: ignore[type-arg]
+    def full(self: VideoSink, frame: np.ndarray) -> None:
         written.append(self.frames)
         if self.frames == 3:
             raise fifo.OutputError("the disk is full")
