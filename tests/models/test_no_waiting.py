@@ -12,12 +12,13 @@ from cases import CASES, Case
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fifo_diffusion.engine import Engine, State
+from fifo_diffusion.engine import Engine, Solver, State
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models import MODELS, load
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.protocols import GUIDANCE, NEGATIVE
+from fifo_diffusion.schedule import rectified_flow
 from fifo_diffusion.windows import Plan
 
 aten = torch.ops.aten
@@ -116,3 +117,30 @@ def test_an_iteration_waits_for_nothing(case: Case, device: str, tmp_path: Path)
         if device == "cuda":
             torch.cuda.set_sync_debug_mode("default")
     assert frames.shape[2] == 1
+
+
+@pytest.mark.parametrize(("eta", "solver"), [(1.0, "ddim"), (0.0, "2m")])
+@pytest.mark.parametrize("start", ["clip", "noise", "given"])
+def test_no_start_and_no_solver_waits(start: str, eta: float, solver: Solver) -> None:
+    """With guidance that changes from frame to frame; the first call of each kind may send what stays there."""
+    plan = Plan(4, 2, "last")
+    cond = {"text": torch.ones(1), "negative_text": torch.zeros(1), GUIDANCE: torch.tensor([[1.0, 2.0, 3.0, 4.0]])}
+    engine = Engine(
+        plan=plan,
+        schedule=rectified_flow(plan.levels),
+        execute=Batched(Guided(lambda z, t, cond: z * t[:, None, :, None, None] / 1000 - cond["text"].mean(), 2.0), 2),
+        condition=lambda frames: cond,
+        noise=SeededNoise(0),
+        eta=eta,
+        solver=solver,
+    )
+    clip = torch.zeros(1, 3, 4, 2, 2)
+    starts = {
+        "clip": engine.warm_start,
+        "given": engine.continue_from,
+        "noise": lambda x: engine.cold_start(x[:, :, 0]),
+    }
+    _, state = engine.advance(starts[start](clip))
+    with NoWaiting():  # type: ignore[no-untyped-call]
+        while state.iteration < 2:
+            _, state = engine.advance(state)
