@@ -6,7 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -110,10 +110,11 @@ class Making:
         if self._keeper is not None:
             self._keeper.begin(sink)
         try:
-            frames = ((frame, self.session.trail.place()) for frame in self.session.frames(place))
-            taken = partial(self._take, sink)
-            for _ in beside(taken, frames, ahead=AHEAD) if self.writes_aside else taken(frames):
-                pass
+            with closing(self.session.frames(place)) as made:
+                frames = ((frame, self.session.trail.place()) for frame in made)
+                taken = partial(self._take, sink)
+                for _ in beside(taken, frames, ahead=AHEAD) if self.writes_aside else taken(frames):
+                    pass
         except BrokenPipeError:
             pass  # whoever read the frames has seen enough
         finally:

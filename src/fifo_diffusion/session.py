@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import blake2b
@@ -261,7 +262,8 @@ class Session:
             return
         if self.run.method != "fifo":
             came = (Came(latents, 0, True) for latents in self.sampled())
-            yield from self._seen(self._frames(self.model.decoder(), came, None), 0, 0)
+            with closing(self._frames(self.model.decoder(), came, None)) as frames:
+                yield from self._seen(frames, 0, 0)
             return
         decoder, start = self.model.decoder(), self._first() if place is None else place.state
         per_latent = models.card(self.run.model).frames_per_latent
@@ -316,10 +318,10 @@ class Session:
             return self.meter.each("pixels", (to_frames(part[0]) for part in pixels))
 
         if self.decodes_aside:
-            chunks: Iterator[NDArray[np.uint8]] = beside(decode, came, last=last, device=self.model.device)
+            with closing(beside(decode, came, last=last, device=self.model.device)) as chunks:
+                yield from (frame for chunk in chunks for frame in chunk)
         else:
-            chunks = decode(came)
-        return (frame for chunk in chunks for frame in chunk)
+            yield from (frame for chunk in decode(came) for frame in chunk)
 
     @property
     def decodes_aside(self) -> bool:
