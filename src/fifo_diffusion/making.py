@@ -111,7 +111,7 @@ class Making:
             self._keeper.begin(sink)
         try:
             with closing(self.session.frames(place)) as made:
-                frames = ((frame, self.session.trail.place()) for frame in made)
+                frames = ((frame, self._now()) for frame in made)
                 taken = partial(self._take, sink)
                 for _ in beside(taken, frames, ahead=AHEAD) if self.writes_aside else taken(frames):
                     pass
@@ -126,7 +126,7 @@ class Making:
         """Whether frames are encoded, and checkpoints committed, beside the network."""
         return self.session.model.device.type != "cpu" if self.aside is None else self.aside
 
-    def _take(self, sink: FrameSink, frames: Iterator[tuple[Frame, Place[State]]]) -> Iterator[None]:
+    def _take(self, sink: FrameSink, frames: Iterator[tuple[Frame, Place[State] | None]]) -> Iterator[None]:
         """Each frame comes with where the stream was.  Ctrl-C waits meanwhile, so that the file and what is said of it
         agree.
         """
@@ -147,6 +147,10 @@ class Making:
         if self._keeper is not None:
             self._keeper.after(self._clip_written + self._written, self._digest)
 
+    def _now(self) -> Place[State] | None:
+        """Where the stream is, for a checkpoint; other methods than FIFO keep none."""
+        return None if self._keeper is None else self.session.trail.place()
+
     def _placed(self) -> Place[State]:
         assert self._place is not None
         return self._place
@@ -154,7 +158,7 @@ class Making:
     def _look(self, stage: str, done: int, total: int) -> None:
         if stage == "run-in" and self._keeper is not None:
             with uninterrupted():
-                self._place = self.session.trail.place()
+                self._place = self._now()
                 self._keeper.hidden(self._digest)
         self._watch(stage, done, total)
 
