@@ -107,7 +107,9 @@ def _room(card: models.Card, size: tuple[int, int], dtype: str, gib: float | Non
         return 64
     grown = (2 if dtype == "float32" else 1) * size[0] * size[1] / (card.size[0] * card.size[1])
     left = gib - need.RESERVE - need.stays * (2 if dtype == "float32" else 1) / split
-    return 0 if left < max(need.text, need.decode * grown) else int(left // (2 * need.window * grown))
+    if left < max(need.text, need.decode * grown):
+        return 0
+    return int((left - need.decode * grown) // (2 * need.window * grown))  # a frame is decoded beside the windows
 
 
 def plan_of(run: Decided) -> Plan:

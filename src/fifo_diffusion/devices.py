@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from fifo_diffusion.errors import DeviceError
 
@@ -45,3 +46,22 @@ def choose_dtype(name: str, device: torch.device) -> str:
 def memory_of(device: torch.device) -> float | None:
     """GiB that are free on a GPU; None for others, where the system's own memory is used."""
     return torch.cuda.mem_get_info(device)[0] / 2**30 if device.type == "cuda" else None
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """x on the device.  From the host to CUDA by pinned memory, so that nobody waits for what the device does."""
+    if x.device.type == "cpu" and device.type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
+def fetched(x: Tensor) -> Tensor:
+    """x on the host, whole.  From CUDA by pinned memory; only what the calling thread's stream has to do is waited
+    for.
+    """
+    if x.device.type != "cuda":
+        return x.cpu()
+    pinned = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    pinned.copy_(x, non_blocking=True)
+    torch.cuda.current_stream(x.device).synchronize()
+    return pinned.clone()  # so that what is kept long holds no pinned memory

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fifo_diffusion.devices import sent
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.protocols import GUIDANCE, NEGATIVE, Call, Cond, Denoiser, Executor, SharedDenoiser
 
@@ -24,7 +26,7 @@ class Guided:
     for as long as the network hears nothing, where it can tell: see `SharedDenoiser`), or two calls of B with
     `batched` off (half the memory; or texts of different lengths).
     A condition `guidance`, (B, 1) or (B, F), is the scale of each stream, or of each frame, instead; the network
-    does not hear it.
+    does not hear it.  It should be on the CPU, for it is looked at.
     """
 
     denoise: Denoiser
@@ -108,8 +110,7 @@ class _Sides(NamedTuple):
 def _sides(cond: Cond, scale: Tensor | float, z: Tensor) -> _Sides:
     """The names that begin with NEGATIVE, and GUIDANCE, the network itself never hears."""
     if GUIDANCE in cond:
-        scales = cond[GUIDANCE]
-        scale = 1 if bool((scales == 1).all()) else scales.to(z)[:, None, :, None, None]
+        scale = _scales(tuple(map(tuple, cond[GUIDANCE].tolist())), z.device, z.dtype)
     positive = {name: c for name, c in cond.items() if not name.startswith(NEGATIVE) and name != GUIDANCE}
     if isinstance(scale, float | int) and scale == 1:
         return _Sides([positive], scale)
@@ -120,3 +121,11 @@ def _sides(cond: Cond, scale: Tensor | float, z: Tensor) -> _Sides:
             f"{NEGATIVE}x beside its x (or scale 1, which needs none)"
         )
     return _Sides([positive, {**positive, **instead}], scale)
+
+
+@lru_cache(maxsize=256)
+def _scales(each: tuple[tuple[float, ...], ...], device: torch.device, dtype: torch.dtype) -> Tensor | float:
+    """(B, 1, 1 or F, 1, 1) on the device, sent there once; 1 where all are."""
+    if all(scale == 1 for stream in each for scale in stream):
+        return 1.0
+    return sent(torch.tensor(each, dtype=dtype), device)[:, None, :, None, None]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.config import Decided
 from fifo_diffusion.decide import clip_of, guided_levels_of, plan_of
 from fifo_diffusion.decode import to_frames, to_pixels
-from fifo_diffusion.engine import Engine, State
+from fifo_diffusion.engine import Engine, State, check_finite
 from fifo_diffusion.errors import RankLost
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.groups import Agreed, groups
@@ -31,9 +33,10 @@ from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.lora import find_lora
 from fifo_diffusion.models.split import Part
 from fifo_diffusion.noise import SeededNoise
+from fifo_diffusion.overlap import beside
 from fifo_diffusion.preview import Preview, Queue
 from fifo_diffusion.prompts import Table
-from fifo_diffusion.protocols import Call, Denoiser, Executor
+from fifo_diffusion.protocols import Call, Decoder, Denoiser, Executor
 from fifo_diffusion.ranks import Ranks
 from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.sources import Clip
@@ -42,6 +45,14 @@ from fifo_diffusion.trail import Place, Trail
 
 Frame = NDArray[np.uint8]
 Watch = Callable[[str, int, int], None]  # stage, done, of how many (0: endless)
+
+
+class Came(NamedTuple):
+    """What an iteration gives."""
+
+    latents: Tensor  # (1, C, k, H, W), or none of them (k = 0)
+    number: int  # of the first
+    shown: bool  # or only looked at for errors, in the run-in
 
 
 def unwatched(stage: str, done: int, total: int) -> None:
@@ -58,6 +69,7 @@ class Session:
     preview: Preview | None = None
     group: Together | None = field(default_factory=together)
     trail: Trail[State] = field(default_factory=Trail)  # where the stream could be begun again
+    aside: bool | None = None  # decode beside the network; None: where that pays
 
     @cached_property
     def model(self) -> Model:
@@ -112,7 +124,7 @@ class Session:
 
     def _denoiser(self, schedule: NoiseSchedule) -> Denoiser:
         guided = Guided(self.model.denoiser(schedule), self.run.guidance, batched=self.run.halves == "together")
-        return self.meter.around("network", guided)
+        return self.meter.around("network", guided, self.model.device)
 
     @cached_property
     def engine(self) -> Engine:
@@ -142,7 +154,7 @@ class Session:
         if run.halves == "together":
             dealt = self._dealt(Batched(self._denoiser(schedule), run.batch))
         else:
-            bare = self.meter.around("network", self.model.denoiser(schedule))
+            bare = self.meter.around("network", self.model.denoiser(schedule), self.model.device)
             dealt = Halves(self._dealt(Batched(bare, run.batch)), run.guidance)
         return _Leading(self.group, self.prompts, dealt) if self.group.rank == 0 else dealt
 
@@ -181,7 +193,7 @@ class Session:
             run.eta,
         )
         clip = like
-        for done, latest in enumerate(self.meter.each("base clip", steps), 1):
+        for done, latest in enumerate(self.meter.each("base clip", steps, model.device), 1):
             clip = latest
             self.watch("base clip", done, engine.schedule.levels)
         return engine.warm_start(clip)
@@ -212,27 +224,32 @@ class Session:
             watch=partial(self.watch, "sampling"),
         )
         length = 1 + -(-(run.frames - 1) // card.frames_per_latent)
-        return self.meter.each("iteration", methods.sample(run, setting, length))
+        return self.meter.each("iteration", methods.sample(run, setting, length), model.device)
 
-    def latents(self, state: State, known: Sequence[Tensor] = (), memory: int = 0) -> Iterator[Tensor]:
-        """Chunks (1, C, k, H, W) without end; the run-in is made and left out, and told to `watch`.
+    def latents(self, state: State) -> Iterator[Tensor]:
+        """Chunks (1, C, k, H, W) without end, the run-in left out.  Raises NotFinite."""
+        return _sound(self.came(state))
+
+    def came(self, state: State, known: Sequence[Tensor] = (), memory: int = 0) -> Iterator[Came]:
+        """What each iteration gives, without end; the run-in is told to `watch`.
 
         known: those that the decoder sees before, one by one; memory: how many it remembers.
         """
         self.prompts.begin(self.engine.entered(state))  # at once, not with the first chunk
-        return self._latents(state, deque(known, memory))
+        before = (Came(latent, 0, True) for latent in known)
+        return chain(before, self._came(state, deque(known, memory)))
 
-    def _latents(self, state: State, seen: deque[Tensor]) -> Iterator[Tensor]:
+    def _came(self, state: State, seen: deque[Tensor]) -> Iterator[Came]:
         hidden, each = self.engine.hidden(state), self.engine.plan.frames_per_level
         self.trail.passes(max(state.iteration, 0) * each, _remembered(state, seen))
         iterations = self.engine.iterations(state, self._look)
-        for done, (frames, after) in enumerate(self.meter.each("iteration", iterations), 1):
-            seen.extend(torch.split(frames, 1, dim=2) if frames.shape[2] else ())
+        for done, (frames, after) in enumerate(self.meter.each("iteration", iterations, self.model.device), 1):
+            shown = after.iteration > 0 and frames.shape[2] > 0
+            seen.extend(torch.split(frames, 1, dim=2) if shown else ())
             self.trail.passes(max(after.iteration, 0) * each, _remembered(after, seen))
-            if frames.shape[2]:
-                yield frames
-            else:
+            if not shown:
                 self.watch("run-in", done, hidden)
+            yield Came(frames, (after.iteration - 1) * each, shown)
 
     def _look(self, state: State, answers: Sequence[Tensor]) -> None:
         """Show the queue, where anyone wants to see it."""
@@ -261,24 +278,34 @@ class Session:
         if made and made == self.run.frames:
             return
         if self.run.method != "fifo":
-            yield from self._seen(self.model.decoder()(self.sampled()), 0, 0)
+            came = (Came(latents, 0, True) for latents in self.sampled())
+            with closing(self._frames(self.model.decoder(), came, None)) as frames:
+                yield from self._seen(frames, 0, 0)
             return
         decoder, start = self.model.decoder(), self._first() if place is None else place.state
         per_latent = models.card(self.run.model).frames_per_latent
         known: tuple[Tensor, ...] = ()
-        if start.given is not None:
+        if per_latent == decoder.period == 1 and decoder.memory == 0:
+            pass  # each frame is decoded by itself
+        elif start.given is not None:
             # A decoder that remembers must have seen the clip; what it makes of that is not shown again.
             skip, known = skip + models.card(self.run.model).frames, torch.split(start.given, 1, dim=2)
         elif start.seen is not None:  # likewise; and of the latent after these the trail counts the last frame alone
             skip, known = skip + start.seen.shape[2] * per_latent, torch.split(start.seen, 1, dim=2)
         lead = 0 if self.run.clip is None else models.card(self.run.model).window
         self.trail.begin(decoder.period, per_latent, made, lead)
-        pixels = decoder(chain(known, self.latents(start, known, decoder.memory)))
+        last = None
+        if self.run.frames:  # by then as many latents have come as the frames could be of
+            latents = 1 + -(-(self.run.frames - made + skip - 1) // per_latent) - len(known)
+            iterations = -(-latents // self.engine.plan.frames_per_level)
+            last = len(known) + self.engine.hidden(start) + max(1, iterations)
+        frames = self._frames(decoder, self.came(start, known, decoder.memory), last)
         if self.group is not None and not (place is None and self._made_by_all):
             self.group.say((self.described(), {name: t.cpu() for name, t in start.tensors().items()}))
         try:
-            yield from self._seen(pixels, made, skip)
+            yield from self._seen(frames, made, skip)
         finally:
+            frames.close()
             if self.group is not None:
                 self.group.dismiss()
 
@@ -298,18 +325,41 @@ class Session:
         self.group.awaited = False
         return start
 
-    def _seen(self, pixels: Iterator[Tensor], made: int, skip: int) -> Iterator[Frame]:
-        for chunk in self.meter.each("pixels", (to_frames(part[0]) for part in pixels)):
-            for frame in chunk:
-                if skip:
-                    skip -= 1
-                    continue
-                made += 1
-                self.trail.given = made
-                self.watch("streaming", made, self.run.frames)
-                yield frame
-                if made == self.run.frames:  # never, where that is 0
-                    return
+    def _frames(self, decoder: Decoder, came: Iterator[Came], last: int | None) -> Generator[Frame, None, None]:
+        """Decoded, on the host: (height, width, 3) uint8.  last: of what came, the first that may be all there is to
+        be shown.
+        """
+
+        def decode(came: Iterator[Came]) -> Iterator[NDArray[np.uint8]]:
+            pixels = decoder(self.meter.each("latents", _sound(came)))
+            return self.meter.each("pixels", (to_frames(part[0]) for part in pixels))
+
+        if self.decodes_aside:
+            with closing(beside(decode, came, last=last, device=self.model.device)) as chunks:
+                yield from (frame for chunk in chunks for frame in chunk)
+        else:
+            yield from (frame for chunk in decode(came) for frame in chunk)
+
+    @property
+    def decodes_aside(self) -> bool:
+        """Where the device has streams, and memory for an evaluation and a frame at once.  On a CPU both would want the
+        same cores, and Apple's MPS has one stream.
+        """
+        if self.aside is not None:
+            return self.aside
+        return self.model.device.type == "cuda" and self.run.memory == "high"
+
+    def _seen(self, frames: Iterator[Frame], made: int, skip: int) -> Iterator[Frame]:
+        for frame in frames:
+            if skip:
+                skip -= 1
+                continue
+            made += 1
+            self.trail.given = made
+            self.watch("streaming", made, self.run.frames)
+            yield frame
+            if made == self.run.frames:  # never, where that is 0
+                return
 
 
 @dataclass(frozen=True, eq=False)
@@ -350,6 +400,14 @@ class _Grouped:
 def _remembered(state: State, seen: Sequence[Tensor]) -> State:
     """The state with the latents that a decoder begun there must see first; a clip that is given stands for itself."""
     return replace(state, seen=torch.cat(tuple(seen), dim=2)) if seen and state.given is None else state
+
+
+def _sound(came: Iterator[Came]) -> Iterator[Tensor]:
+    """Those that are shown.  Raises NotFinite."""
+    for latents, number, shown in came:
+        check_finite(latents, number)
+        if shown:
+            yield latents
 
 
 def _other_seed(seed: int) -> int:

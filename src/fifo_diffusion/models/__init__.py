@@ -32,8 +32,8 @@ class Need:
         return self.stays + max(self.window, self.decode) + self.RESERVE
 
     def most(self, batch: int) -> float:
-        """GiB with `--memory high` for a batch of windows, each with its guidance."""
-        return self.stays + max(2 * batch * self.window, self.decode, self.text) + self.RESERVE
+        """GiB with `--memory high` for a batch of windows, each with its guidance, and a frame decoded beside them."""
+        return self.stays + max(2 * batch * self.window + self.decode, self.text) + self.RESERVE
 
 
 @dataclass(frozen=True, kw_only=True)
