@@ -29,10 +29,16 @@ class Compiled:
     graphs: bool
 
     def __call__(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
+        # Strides too are fixed; those of a dimension of one are whatever the tensor was cut from.
+        z, t, cond = _packed(z), _packed(t), {name: _packed(c) for name, c in cond.items()}
         if not self.graphs:
             return self.network(z, t, cond)
         torch.compiler.cudagraph_mark_step_begin()
         return self.network(z, t, cond).clone()
+
+
+def _packed(x: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def compiled(network: Network, device: torch.device, backend: str = "inductor") -> Compiled:
