@@ -144,8 +144,8 @@ def make(
 ) -> Sidecar:
     """`generate` for a run that is already described.  Ctrl-C finishes the file, then goes on up.
 
-    tell hears how it is computed and what was made of a clip, a line each.  ready: given the session before its first frame, so that
-    another thread may say prompts to it.
+    tell hears how it is computed and what was made of a clip, a line each.  ready: given the session before its first
+    frame, so that another thread may say prompts to it.
     """
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale

@@ -67,8 +67,8 @@ def choose_compile(asked: str, device: torch.device, frames: int) -> str:
         )
     if asked == "on" and device.type == "cpu" and not any(map(which, _COMPILERS)):
         raise BadInput(
-            f"--compile on needs a C++ compiler on a CPU, and there is none of {', '.join(_COMPILERS)} here; install one, "
-            "or leave it out"
+            f"--compile on needs a C++ compiler on a CPU, and there is none of {', '.join(_COMPILERS)} here; "
+            "install one, or leave it out"
         )
     return asked
 
@@ -82,10 +82,10 @@ def memory_of(device: torch.device) -> float | None:
 
 
 def keep_freed_memory() -> None:
-    """From now on memory that is freed stays with this process, where the C library is glibc (elsewhere nothing happens).
+    """From now on freed memory stays with this process, where the C library is glibc; elsewhere nothing happens.
 
-    An iteration makes and frees the same large tensors over and over, and every fresh page costs a fault: a tenth of the
-    time on a CPU.  Only for a program that is ours: it holds for the whole process.
+    An iteration makes and frees the same large tensors over and over, and every fresh page costs a fault: a tenth of
+    the time on a CPU.  Only for a program that is ours: it holds for the whole process.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
         libc.mallopt(_MMAP_MAX, 0)  # large blocks too come from the heap,
