@@ -1,4 +1,4 @@
-"""What half precision costs: the relative error of bfloat16 and float16 against float32, of one iteration and of 32 frames.
+"""What half precision costs: the error of bfloat16 and float16 against float32, of one iteration and of 32 frames.
 
     python benchmarks/precision.py [--frames 32] [--dtypes bfloat16 float16] [--models embedded videocrafter2 ...]
 

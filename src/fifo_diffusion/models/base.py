@@ -71,7 +71,7 @@ class Model(ABC):
         raise BadInput("this model's attention along frames cannot be windowed; use one whose can, such as embedded")
 
     def compile(self, backend: str = "inductor") -> None:
-        """From now on the network is a compiled one (see `compiled`).  Raises BadInput for a model without a network."""
+        """From now on the network is a compiled one (see `compiled`).  Raises BadInput where there is none."""
         raise BadInput("this model has no network to compile; leave --compile out")
 
     def save_memory(self) -> None:

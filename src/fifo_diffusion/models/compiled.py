@@ -1,7 +1,7 @@
 """torch.compile of a model's network: shapes are fixed, times and texts are data, so it is compiled once.
 
-A shape that was not seen before is compiled when it comes: a last batch with fewer windows, or frames that hear texts of
-their own while a prompt changes.
+A shape that was not seen before is compiled when it comes: a last batch with fewer windows, or frames that hear
+texts of their own while a prompt changes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SHAPES = 64
 
 @dataclass(frozen=True)
 class Compiled:
-    """A network as torch.compile has made it.  What it answers is the caller's to keep: in a CUDA graph the memory of an
-    answer is written over by the next, so it is copied out."""
+    """A network as torch.compile has made it.  What it answers is the caller's to keep: in a CUDA graph the memory of
+    an answer is written over by the next, so it is copied out."""
 
     network: Network
     graphs: bool
