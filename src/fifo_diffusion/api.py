@@ -16,6 +16,7 @@ from fifo_diffusion import sidecar
 from fifo_diffusion.checkpoint import Description
 from fifo_diffusion.config import Decided, Run
 from fifo_diffusion.decide import resolve
+from fifo_diffusion.decide import told as told_how
 from fifo_diffusion.engine import State
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.job import job
@@ -144,7 +145,7 @@ def make(
 ) -> Sidecar:
     """`generate` for a run that is already described.  Ctrl-C finishes the file, then goes on up.
 
-    tell hears what was made of a clip, in one sentence.  ready: see `Making`.  Where torchrun started this job's
+    tell hears how it is computed and what was made of a clip, a line each.  ready: see `Making`.  Where torchrun started this job's
     processes anew, the video that they had begun is gone on with.
     """
     full = resolve(run)
@@ -166,6 +167,7 @@ def make(
         checkpoint_every = 0  # there is no state to go on from
         if preview is not None:
             raise BadInput(f"--preview shows FIFO's queue, and method {full.method} has none; leave it out")
+    tell(told_how(full))
     making = Making(full, output, scale, crf, watch, warn, preview, ready)
     if making.session.clip is not None:
         tell(making.session.clip.told(card(full.model).frames))

@@ -123,6 +123,7 @@ class Run(_Settings):
     split: Annotated[int, Field(ge=1, le=64)] = 1  # ranks that share one network, where it is too large for one
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"  # the network by torch.compile; changes the last bits
 
     @field_validator("cues")
     @classmethod

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fifo_diffusion import methods, models
 from fifo_diffusion.config import Decided, Halves, Run
-from fifo_diffusion.devices import choose_device, choose_dtype, memory_of
+from fifo_diffusion.devices import choose_compile, choose_device, choose_dtype, memory_of
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.groups import check_split
 from fifo_diffusion.models.lora import find_lora
@@ -42,6 +42,14 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     ranks = 1 if (group := together()) is None else group.ranks
     check_split(run.split, ranks, card.splits, run.model)
     room = _room(card, run.size or card.size, here["dtype"], memory_of(device), run.split)
+    if run.compile == "on":
+        card.check_compile(run.split)
+    able = card.compiles and ranks == 1
+    here["compile"] = (
+        choose_compile(run.compile, device, defaults["frames"] if run.frames is None else run.frames)
+        if able or run.compile == "on"
+        else "off"
+    )
     here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
     if device.type == "cpu":
         room = min(room, 2)  # larger batches fall out of its caches: benchmarks/speed.py
@@ -145,3 +153,11 @@ def guided_levels_of(run: Decided) -> tuple[int, int] | None:
             f"{levels} (pure noise)"
         )
     return first, last
+
+
+def told(run: Decided) -> str:
+    """How it is computed, and how to have it otherwise, in one line."""
+    windows = f"{run.batch} windows at once" if run.batch > 1 else "one window at a time"
+    made = "compiled, which takes a while before the first frame" if run.compile == "on" else "not compiled"
+    low = ", in little memory" if run.memory == "low" else ""
+    return f"{run.device}, {run.dtype}, {windows}, {made}{low} (--device, --dtype, --batch, --compile, --memory)"

@@ -86,6 +86,8 @@ class Session:
             model.split(self._part, device)
         if run.memory == "low":
             model.save_memory()
+        if run.compile == "on":
+            model.compile()
         return model
 
     @cached_property

@@ -102,6 +102,9 @@ def generate(
     dtype: Annotated[str | None, _machine("auto, float32, bfloat16, float16 (default: auto).")] = None,
     split: Annotated[int | None, _machine("Ranks of torchrun that share one network too large for one GPU.")] = None,
     batch: Annotated[int | None, _machine("Most windows computed at once (twice that with guidance).")] = None,
+    compile: Annotated[  # noqa: A002
+        str | None, _machine("on, off or auto: torch.compile of the network (default: auto).")
+    ] = None,
     memory: Annotated[str | None, _machine("auto, low (for a small GPU; slower) or high (default: auto).")] = None,
     halves: Annotated[
         str | None, _machine("Guidance's halves: together, or apart, which ranks can share (last bits differ).")
@@ -126,6 +129,7 @@ def generate(
         "method": method, "steps": steps, "stride": stride, "overlap": overlap, "partitions": partitions,
         "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
         "device": device, "dtype": dtype, "batch": batch, "split": split, "memory": memory, "halves": halves,
+        "compile": compile,
         "lora": lora or None, "clip": clip, "frames_per_level": frames_per_level, "guidance_levels": guidance_levels,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> Sidecar:
     """Make a video with a live line; when it is stopped, or cannot be written, say how to go on."""
     from fifo_diffusion.api import left
+    from fifo_diffusion.devices import keep_freed_memory
     from fifo_diffusion.progress import Progress
 
+    keep_freed_memory()
     for stop in (signal.SIGINT, signal.SIGTERM):  # a service manager's SIGTERM is an interrupt like any other
         signal.signal(stop, _stop)
     progress = Progress(console, quiet)
