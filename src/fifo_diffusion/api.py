@@ -145,8 +145,8 @@ def make(
 ) -> Sidecar:
     """`generate` for a run that is already described.  Ctrl-C finishes the file, then goes on up.
 
-    tell hears how it is computed and what was made of a clip, a line each.  ready: see `Making`.  Where torchrun started this job's
-    processes anew, the video that they had begun is gone on with.
+    tell hears how it is computed and what was made of a clip, a line each.  ready: see `Making`.  Where torchrun
+    started this job's processes anew, the video that they had begun is gone on with.
     """
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
