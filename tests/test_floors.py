@@ -3,7 +3,7 @@
     7  cli  server
     6  making  batch
     5  session
-    4  decide  evaluate  training  progress  doctor  runs
+    4  decide  dealing  evaluate  training  progress  doctor  runs
     3  models  methods  decode  sinks  prompts  guidance  execute  ranks  groups  together  sources  preview
        checkpoint
     2  engine  baseclip  sidecar  script  job
@@ -47,7 +47,7 @@ FLOORS = [
         "preview",
         "checkpoint",
     },
-    {"decide", "evaluate", "training", "progress", "doctor", "runs"},
+    {"decide", "dealing", "evaluate", "training", "progress", "doctor", "runs"},
     {"session"},
     {"making", "batch"},
     {"cli", "server"},

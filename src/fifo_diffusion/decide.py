@@ -26,9 +26,12 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     """
     card, device = models.card(run.model), choose_device(run.device)
     said = run.model_dump(exclude_none=True)
+    frames = run.frames
+    if frames is None:
+        frames = run.table[-1].at + max(1, round(10 * (run.fps or card.fps)))  # 10 s from the last prompt on
     defaults = {
         "weights": card.weights,
-        "frames": run.table[-1].at + max(1, round(10 * (run.fps or card.fps))),  # 10 s from the last prompt on
+        "frames": frames,
         "size": card.size,
         "fps": card.fps,
         "eta": 0.0 if run.solver == "2m" else card.eta,
@@ -45,11 +48,7 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     if run.compile == "on":
         card.check_compile(run.split)
     able = card.compiles and ranks == 1
-    here["compile"] = (
-        choose_compile(run.compile, device, defaults["frames"] if run.frames is None else run.frames)
-        if able or run.compile == "on"
-        else "off"
-    )
+    here["compile"] = choose_compile(run.compile, device, frames) if able or run.compile == "on" else "off"
     here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
     if device.type == "cpu":
         room = min(room, 2)  # larger batches fall out of its caches: benchmarks/speed.py

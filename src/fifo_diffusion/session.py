@@ -19,14 +19,11 @@ from torch import Tensor
 from fifo_diffusion import methods, models
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.config import Decided
+from fifo_diffusion.dealing import Dealing
 from fifo_diffusion.decide import clip_of, guided_levels_of, plan_of
 from fifo_diffusion.decode import to_frames, to_pixels
 from fifo_diffusion.engine import Engine, State, check_finite
-from fifo_diffusion.errors import RankLost
-from fifo_diffusion.execute import Batched
-from fifo_diffusion.groups import Agreed, groups
-from fifo_diffusion.guidance import Guided, GuidedLevels, Halves
-from fifo_diffusion.interrupt import stop_listening, uninterrupted
+from fifo_diffusion.groups import groups
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.methods.setting import Setting
 from fifo_diffusion.models.base import Model
@@ -36,8 +33,7 @@ from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.overlap import beside
 from fifo_diffusion.preview import Preview, Queue
 from fifo_diffusion.prompts import Table
-from fifo_diffusion.protocols import Call, Decoder, Denoiser, Executor
-from fifo_diffusion.ranks import Ranks
+from fifo_diffusion.protocols import Decoder
 from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.sources import Clip
 from fifo_diffusion.together import Together, together
@@ -124,9 +120,9 @@ class Session:
             return self.run
         return self.run.model_copy(update={"prompt": cues[0].prompt, "cues": cues})
 
-    def _denoiser(self, schedule: NoiseSchedule) -> Denoiser:
-        guided = Guided(self.model.denoiser(schedule), self.run.guidance, batched=self.run.halves == "together")
-        return self.meter.around("network", guided, self.model.device)
+    def _dealing(self, schedule: NoiseSchedule) -> Dealing:
+        timed = partial(self.meter.around, "network", device=self.model.device)
+        return Dealing(self.run, self.model.denoiser(schedule), timed, self.group, self.meter)
 
     @cached_property
     def engine(self) -> Engine:
@@ -136,34 +132,12 @@ class Session:
         return Engine(
             plan=plan,
             schedule=schedule,
-            execute=self._at_levels(self._execute(schedule)),
+            execute=self._dealing(schedule).executor(self.prompts, guided_levels_of(run)),
             condition=self.prompts,
             noise=SeededNoise(run.seed),
             eta=run.eta,
             solver=run.solver,
         )
-
-    def _at_levels(self, execute: Executor) -> Executor:
-        """Guided where the run says so: around all else, for what deals guidance's halves must know them."""
-        levels = guided_levels_of(self.run)
-        return execute if levels is None else GuidedLevels(execute, self.run.guidance, *levels)
-
-    def _execute(self, schedule: NoiseSchedule) -> Executor:
-        """Halves of guidance that are apart anyway are dealt as calls of their own."""
-        run = self.run
-        if self.group is None:
-            return Batched(self._denoiser(schedule), run.batch)
-        if run.halves == "together":
-            dealt = self._dealt(Batched(self._denoiser(schedule), run.batch))
-        else:
-            bare = self.meter.around("network", self.model.denoiser(schedule), self.model.device)
-            dealt = Halves(self._dealt(Batched(bare, run.batch)), run.guidance)
-        return _Leading(self.group, self.prompts, dealt) if self.group.rank == 0 else dealt
-
-    def _dealt(self, alone: Executor) -> Executor:
-        if self._part is None:
-            return Ranks(alone, meter=self.meter)
-        return _Grouped(alone, self.run.split, self.meter)
 
     def follow(self, state: State | None) -> None:
         """On a rank other than 0: make the iterations that rank 0 makes, and nothing of them.
@@ -187,7 +161,7 @@ class Session:
         if run.start == "noise":
             return engine.cold_start(like[:, :, 0])
         steps = sample_clip(
-            self._denoiser(engine.schedule),
+            self._dealing(engine.schedule).guided,
             engine.schedule,
             engine.condition,
             SeededNoise(_other_seed(run.seed)),
@@ -217,7 +191,7 @@ class Session:
         assert run.steps is not None
         schedule = model.schedule(run.steps, run.levels)
         setting = Setting(
-            execute=Batched(self._denoiser(schedule), run.batch),
+            execute=self._dealing(schedule).alone,
             schedule=schedule,
             condition=self.prompts,
             noise=SeededNoise(run.seed),
@@ -362,41 +336,6 @@ class Session:
             yield frame
             if made == self.run.frames:  # never, where that is 0
                 return
-
-
-@dataclass(frozen=True, eq=False)
-class _Leading:
-    """Rank 0's executor: tells the others which prompts there are, and answers the calls with them."""
-
-    group: Together
-    prompts: Table
-    execute: Executor
-
-    def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
-        """Whatever these calls heard is among what is shared: a cue only comes to frames not yet heard."""
-        try:
-            with uninterrupted():  # else Ctrl-C could leave the others waiting for an answer
-                self.group.say(self.prompts.cues)
-                self.group.awaited = True
-                answers = self.execute(calls)
-                self.group.awaited = False
-                return answers
-        except RankLost:
-            stop_listening()  # torchrun sends SIGTERM to those that are left, and the file must be finished
-            raise
-
-
-@dataclass(frozen=True, eq=False)
-class _Grouped:
-    """Windows dealt over groups of ranks, which are made when they are first needed: then all ranks are there."""
-
-    execute: Executor
-    size: int
-    meter: Meter
-
-    def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
-        made = groups(self.size)
-        return Ranks(Agreed(self.execute, made.within), made.across, meter=self.meter)(calls)
 
 
 def _remembered(state: State, seen: Sequence[Tensor]) -> State:
