@@ -18,7 +18,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 Better = Literal["higher", "lower", "neither"]
@@ -49,7 +48,7 @@ class Video:
     name: str
     size: tuple[int, int]  # width, height of its frames
     fps: float | None = None
-    device: torch.device = torch.device("cpu")  # where networks look at it
+    device: str = "cpu"  # where networks look at it
     prompt: str | None = None  # what it should show at first, where that is known
     cues: tuple[tuple[int, str], ...] = ()  # where its prompt changes, by frame
     scale: int = 1  # how many times larger than the model made it each pixel was written
