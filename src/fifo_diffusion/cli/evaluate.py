@@ -36,13 +36,22 @@ _LENT = (
 )  # fmt: skip
 
 
+_UNSAID = "-"  # the name of the command that is meant where none is said; nobody can type it as a file
+
+
 class _Evaluate(TyperGroup):
     """A group whose first command is meant where none is named: what follows are videos."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args or args[0] not in self.commands:
-            args = ["", *args]
+            args = [_UNSAID, *args]
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        return "" if name == _UNSAID else name, command, rest  # the name that the help shows
 
 
 evaluation = typer.Typer(
@@ -54,7 +63,9 @@ app.add_typer(evaluation, name="evaluate", help="Measure videos: motion, flicker
 def videos(
     what: Annotated[
         list[Path] | None,
-        typer.Argument(help="Video files, folders of videos, folders of pictures.", metavar="WHAT...", show_default=False),
+        typer.Argument(
+            help="Video files, folders of videos, folders of pictures.", metavar="WHAT...", show_default=False
+        ),
     ] = None,
     output: Annotated[
         str | None, option("Writes NAME.json and NAME.html (default: evaluation).", "--output", "-o")
@@ -208,7 +219,7 @@ def _with_lent() -> inspect.Signature:
 
 
 videos.__signature__ = _with_lent()  # type: ignore[attr-defined]
-evaluation.command("")(videos)
+evaluation.command(_UNSAID)(videos)
 
 
 @evaluation.command("metrics")

@@ -206,12 +206,8 @@ def about(metric: Metric | SetMetric) -> Iterator[About]:
 
 
 def _about(metric: str, quantity: Quantity) -> About:
-    return About(
-        name=quantity.name, metric=metric, unit=quantity.unit, says=quantity.says, better=quantity.better
-    )
+    return About(name=quantity.name, metric=metric, unit=quantity.unit, says=quantity.says, better=quantity.better)
 
 
 def _distance(score: Score) -> Distance:
-    return Distance(
-        quantity=score.quantity.name, value=score.value, of=score.of, floor=score.floor, error=score.error
-    )
+    return Distance(quantity=score.quantity.name, value=score.value, of=score.of, floor=score.floor, error=score.error)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fifo_diffusion.evaluate.measure import mean_and_error
-from fifo_diffusion.evaluate.plots import COLOURS, Line, number, plot
+from fifo_diffusion.evaluate.plots import COLOURS, Line, number, plot, plus_minus
 from fifo_diffusion.evaluate.result import About, Evaluation, Mean, SetResult, VideoResult
 from fifo_diffusion.evaluate.sheets import Sheet
 from fifo_diffusion.evaluate.style import SCRIPT, STYLE
@@ -99,7 +99,15 @@ def _summary(found: Evaluation) -> Iterator[str]:
         yield "</tr>"
     yield "</tbody></table></div><p class=note>Means over each video, then over the videos of a set, ± standard error "
     yield "over videos. Drift is |M(first 15 %) − M(last 15 %)| of each video. Consistency and flicker reward still "
-    yield "videos: read them beside the dynamic degree.</p></section>"
+    yield f"videos: read them beside the dynamic degree. {_other_sizes(found)}</p></section>"
+
+
+def _other_sizes(found: Evaluation) -> str:
+    sizes = {video.size for one in found.sets for video in one.videos if video.size is not None}
+    if len(sizes) < 2:
+        return ""
+    told = ", ".join(f"{width}×{height}" for width, height in sorted(sizes))
+    return f"<b>The videos have several sizes ({told}): sharpness, flicker and warping error do not compare.</b>"
 
 
 def _way(quantity: About) -> str:
@@ -120,7 +128,7 @@ def _mean(mean: Mean, best: bool) -> str:
 
 
 def _value(value: float, error: float | None) -> str:
-    return number(value) + ("" if error is None else f"<small>±{number(error)}</small>")
+    return f"{number(value)}<small>{plus_minus(error)}</small>"
 
 
 def _distances(found: Evaluation) -> Iterator[str]:
@@ -279,5 +287,3 @@ def _about(found: Evaluation) -> Iterator[str]:
 def _count(count: int, what: str) -> str:
     plural = what[:-1] + "ies" if what.endswith("y") else what + "s"
     return f"{count:,} {what if count == 1 else plural}"
-
-

@@ -104,12 +104,15 @@ def steps(low: float, high: float, most: int) -> list[float]:
     return [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def number(value: float) -> str:
-    """Short, and as exact as a reader needs: 4 digits."""
+def number(value: float, digits: int = 4) -> str:
+    """Short, and as exact as a reader needs."""
     if value == 0:
         return "0"
-    if abs(value) >= 10_000:
-        return f"{value:,.0f}"
-    digits = max(0, 3 - math.floor(math.log10(abs(value))))
-    text = f"{value:,.{min(digits, 4)}f}"
+    behind = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{min(behind, 4)}f}"
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
+
+
+def plus_minus(error: float | None) -> str:
+    """A standard error, in two digits; nothing where there is none."""
+    return "" if error is None else f"±{number(error, 2)}"

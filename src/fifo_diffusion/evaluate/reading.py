@@ -61,8 +61,7 @@ def find(given: Sequence[Path]) -> list[Found]:
         sets.insert(0, Found(FILES, tuple(dict.fromkeys(files))))
     names = [found.name for found in sets]
     return [  # two folders of one name are told apart by where they are
-        found if names.count(found.name) == 1 else replace(found, name=str(_folder_of(found, given)))
-        for found in sets
+        found if names.count(found.name) == 1 else replace(found, name=str(_folder_of(found, given))) for found in sets
     ]
 
 

@@ -108,7 +108,9 @@ class _Still(Meter):
         known = y if self._before is None else torch.cat([self._before, y])
         start = first - (len(known) - len(y))
         side = min(BLOCK, *y.shape[1:])
-        most = avg_pool2d(known.diff(dim=0)[:, None], side, ceil_mode=True).abs().amax((1, 2, 3)) if len(known) > 1 else y
+        most = (
+            avg_pool2d(known.diff(dim=0)[:, None], side, ceil_mode=True).abs().amax((1, 2, 3)) if len(known) > 1 else y
+        )
         still = {start + 1 + i: bool(value < STILL) for i, value in enumerate(most.tolist())} if len(known) > 1 else {}
         signatures = adaptive_avg_pool2d(y[:, None], SIGNATURE).flatten(1)
         for frame, signature in enumerate(signatures, first):

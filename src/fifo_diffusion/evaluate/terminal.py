@@ -1,4 +1,4 @@
-"""An evaluation in a terminal: a row a quantity, a column a set, or a video where there is one set of a few."""
+"""An evaluation in a terminal: a row a quantity, a column a set."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from fifo_diffusion.evaluate.page import ARROW
-from fifo_diffusion.evaluate.plots import number
+from fifo_diffusion.evaluate.plots import number, plus_minus
 from fifo_diffusion.evaluate.result import Evaluation, Mean, Measured
-
-COLUMNS = 4
 
 
 def show(found: Evaluation, console: Console) -> None:
     """The means, and their drift beside them; then the distances."""
     columns = _columns(found)
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("quantity")
-    table.add_column("unit", style="dim")
+    table.add_column("quantity", no_wrap=True)
+    table.add_column("unit", style="dim", no_wrap=True)
     for name, _ in columns:
-        table.add_column(escape(name), justify="right", overflow="fold")
+        table.add_column(escape(name), justify="right", overflow="fold", min_width=12)
         table.add_column("drift", justify="right", style="dim")
     metric = None
     for quantity in found.quantities:
@@ -37,17 +35,17 @@ def show(found: Evaluation, console: Console) -> None:
     for one in found.sets:
         for distance in one.distances:
             floor = "" if distance.floor is None else f", real against real {number(distance.floor)}"
-            error = "" if distance.error is None else f"±{number(distance.error)}"
             console.print(
-                f"{escape(one.name)}: [bold]{escape(distance.quantity)}[/] {number(distance.value)}{error}{floor} "
+                f"{escape(one.name)}: [bold]{escape(distance.quantity)}[/] {number(distance.value)} {plus_minus(distance.error)}{floor} "
                 f"[dim]({escape(distance.of)})[/]",
                 soft_wrap=True,
             )
 
 
 def _columns(found: Evaluation) -> Sequence[tuple[str, Mapping[str, Mean | Measured]]]:
-    if len(found.sets) == 1 and len(found.sets[0].videos) <= COLUMNS:
-        return [(video.name, video.measured) for video in found.sets[0].videos if video.error is None]
+    only = found.sets[0].videos
+    if len(found.sets) == 1 and len(only) == 1:
+        return [(only[0].name, only[0].measured)]
     return [(one.name, one.means) for one in found.sets]
 
 
@@ -55,5 +53,4 @@ def _cells(value: Mean | Measured | None) -> tuple[str, str]:
     if value is None:
         return "–", "–"
     error = value.error if isinstance(value, Mean) else None
-    shown = number(value.mean) + ("" if error is None else f" ±{number(error)}")
-    return shown, "–" if value.drift is None else number(value.drift)
+    return f"{number(value.mean)} {plus_minus(error)}".rstrip(), "–" if value.drift is None else number(value.drift)
