@@ -6,8 +6,10 @@ model's; a gate is only as good as that.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +68,7 @@ def measure(
         yield Gate(f"judge on real clips: {name}", 100 * real[name], 99.0, "%")
 
     base = accuracy(judge, base_clips(model, sprites, size, clips, guidance, steps, eta))
-    for name, wanted in (("motion", 80.0), ("colour", 90.0), ("scene", 90.0), ("subject", None)):
+    for name, wanted in (("motion", 80.0), ("colour", 90.0), ("scene", 90.0), ("subject", None), ("speed", None)):
         yield Gate(f"base clips: {name}", 100 * base[name], wanted, "%")
 
 
@@ -102,9 +104,15 @@ def _autoencoded(model: Embedded, frames: NDArray[np.uint8]) -> NDArray[np.uint8
     return to_frames(pixels[:, 0])
 
 
+def judge_file(folder: Path, size: int, steps: int = JUDGE_STEPS) -> Path:
+    """Where a judge of this size is kept; one of other attributes has another name."""
+    knows = sha256(json.dumps(dict(ATTRIBUTES)).encode()).hexdigest()[:8]
+    return folder / f"judge-{size}-{steps}-{knows}.safetensors"
+
+
 def trained_judge(sprites: Sprites, size: int, folder: Path, steps: int = JUDGE_STEPS) -> Judge:
     """Trained once and kept in the folder."""
-    file = folder / f"judge-{size}-{steps}.safetensors"
+    file = judge_file(folder, size, steps)
     if not file.exists():
         save_file(train_judge(sprites, size, steps).state_dict(), file)
     judge = Judge()
