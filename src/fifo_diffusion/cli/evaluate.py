@@ -181,7 +181,7 @@ def _reference(path: Path) -> Found:
 
 
 def _made(prompts: Path, seeds: int, folder: Path, png: bool, settings: dict[str, Any], quiet: bool) -> Found:
-    """Make the videos as `fifo batch` does, whose list is left beside them; those that failed are rows of the report."""
+    """Make the videos as `fifo batch` does, whose list is left beside them; those that failed become failed rows."""
     from fifo_diffusion.batch.jobs import read
     from fifo_diffusion.cli.batch import batch
     from fifo_diffusion.evaluate.reading import Found

@@ -33,8 +33,8 @@ def quantities(way: str) -> tuple[Quantity, ...]:
         Quantity(
             f"dynamic degree ({way})",
             "%",
-            "share of frame pairs whose fastest 5 % of pixels move 6/256 of the shorter side, as in VBench (which takes "
-            "8 pairs a second, and RAFT)",
+            "share of frame pairs whose fastest 5 % of pixels move 6/256 of the shorter side, as in VBench (which looks "
+            "8 times a second, with RAFT)",
         ),
         Quantity(f"motion ({way})", "% of the short side", "mean length of the optical flow from frame to frame"),
         Quantity(
