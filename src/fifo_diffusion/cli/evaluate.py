@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -24,8 +23,10 @@ from fifo_diffusion.cli.generate import _size, generate
 from fifo_diffusion.errors import BadInput
 
 if TYPE_CHECKING:
+    from fifo_diffusion.evaluate.choosing import Chosen
     from fifo_diffusion.evaluate.reading import Found
     from fifo_diffusion.evaluate.result import VideoResult
+    from fifo_diffusion.evaluate.vbench import VBench
 
 _MAKING = "Making the videos (flags of fifo generate)"
 _making = partial(option, panel=_MAKING)
@@ -42,14 +43,12 @@ _UNSAID = "-"  # the name of the command that is meant where none is said; nobod
 class _Evaluate(TyperGroup):
     """A group whose first command is meant where none is named: what follows are videos."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or args[0] not in self.commands:
             args = [_UNSAID, *args]
         return super().parse_args(ctx, args)
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         return "" if name == _UNSAID else name, command, rest  # the name that the help shows
 
@@ -127,20 +126,26 @@ def videos(
     from fifo_diffusion.devices import choose_device
 
     where = str(choose_device(device or "auto"))
-    adapter = None
+    scorer = None
     if vbench:
         from fifo_diffusion.evaluate.vbench import check
 
-        adapter = check(where)
+        scorer = check(where)
     if prompts is not None:
         folder = videos or name.with_name(name.name + ".videos")
         settings = making if device is None else {**making, "device": device}
         sets.append(_made(prompts, seeds, folder, png, settings, quiet))
-    _measure(sets, chosen, reference, where, name, adapter, quiet)
+    _measure(sets, chosen, reference, where, name, scorer, quiet)
 
 
 def _measure(
-    sets: list[Found], chosen: Any, reference: Found | None, device: str, name: Path, adapter: Any, quiet: bool
+    sets: list[Found],
+    chosen: Chosen,
+    reference: Found | None,
+    device: str,
+    name: Path,
+    scorer: VBench | None,
+    quiet: bool,
 ) -> None:
     from fifo_diffusion.evaluate.evaluation import Asked, evaluate
     from fifo_diffusion.evaluate.terminal import show
@@ -149,7 +154,7 @@ def _measure(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = shlex.join(["fifo", *sys.argv[1:]])
-    asked = Asked(sets, chosen, reference, device, command, machine(device))
+    asked = Asked(sets, chosen, reference, device, command, machine(device), scorer)
     progress = Progress(console, quiet)
 
     def ended(video: VideoResult) -> None:
@@ -157,8 +162,7 @@ def _measure(
             progress.note(f"[red]failed[/]  [bold]{escape(video.name)}[/]  {escape(video.error)}")
 
     with progress:
-        more = {} if adapter is None else {"more": adapter}
-        found = evaluate(asked, name, progress, ended, **more)
+        found = evaluate(asked, name, progress, ended)
     if not quiet:
         show(found, Console(highlight=False))
         for one in found.unmeasured:
@@ -181,7 +185,7 @@ def _reference(path: Path) -> Found:
 
 
 def _made(prompts: Path, seeds: int, folder: Path, png: bool, settings: dict[str, Any], quiet: bool) -> Found:
-    """Make the videos as `fifo batch` does, whose list is left beside them; those that failed are rows of the report."""
+    """Make the videos as `fifo batch` does, whose list is left beside them; those that failed become failed rows."""
     from fifo_diffusion.batch.jobs import read
     from fifo_diffusion.cli.batch import batch
     from fifo_diffusion.evaluate.reading import Found

@@ -19,7 +19,7 @@ class Chosen:
 
 
 def choose(named: Sequence[str], against: bool) -> Chosen:
-    """named: none for all.  Raises BadInput for a name that is unknown, or a metric that was named and cannot be had."""
+    """named: none for all.  Raises BadInput for one that is unknown, or was named and cannot be had."""
     there = {metric.name: metric for metric in known()}
     for name in named:
         if name not in there:

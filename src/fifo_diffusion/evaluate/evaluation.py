@@ -11,13 +11,13 @@ from pathlib import Path
 from fifo_diffusion.evaluate import result
 from fifo_diffusion.evaluate.choosing import Chosen
 from fifo_diffusion.evaluate.measure import Bench, Watch, about
+from fifo_diffusion.evaluate.metric import Metric, SetMetric
 from fifo_diffusion.evaluate.page import page
 from fifo_diffusion.evaluate.reading import Found
 from fifo_diffusion.evaluate.result import Evaluation, SetResult, VideoResult
+from fifo_diffusion.evaluate.vbench import VBench
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.version import __version__
-
-More = Callable[[Sequence[Found], Sequence[SetResult]], Sequence[SetResult]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Asked:
     device: str
     command: str  # as it can be given again
     machine: Mapping[str, str | int]
+    vbench: VBench | None = None  # to say more of the sets
 
 
 def evaluate(
@@ -37,12 +38,10 @@ def evaluate(
     name: Path,
     watch: Watch,
     ended: Callable[[VideoResult], None],
-    more: More = lambda found, results: results,
 ) -> Evaluation:
     """Measure everything and write name.json and name.html.
 
-    more: what another program says of the sets, before anything is written.  Raises BadInput for a reference that is
-    broken, ModelError for a network's weights, OutputError.
+    Raises BadInput for a reference that is broken, ModelError for a network's weights, OutputError.
     """
     began = time.perf_counter()
     bench = Bench(asked.chosen.metrics, asked.chosen.set_metrics, asked.device, watch, ended)
@@ -50,16 +49,19 @@ def evaluate(
     sets: Sequence[SetResult] = [bench.measure(found) for found in asked.sets]
     if reference is not None:
         sets = [bench.compare(found, reference) for found in sets]
-    sets = more(asked.sets, sets)
+    if asked.vbench is not None:
+        sets = [asked.vbench.add(found) for found in sets]
+    metrics: list[Metric | SetMetric] = [*asked.chosen.metrics, *asked.chosen.set_metrics]
+    quantities = [one for metric in metrics for one in about(metric)]
     found = Evaluation(
         fifo_diffusion=__version__,
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
         command=asked.command,
         machine=dict(asked.machine),
-        quantities=tuple(one for metric in (*asked.chosen.metrics, *asked.chosen.set_metrics) for one in about(metric)),
+        quantities=(*quantities, *(() if asked.vbench is None else asked.vbench.quantities)),
         sets=tuple(sets),
         against=None if asked.reference is None else asked.reference.name,
-        unmeasured=asked.chosen.without,
+        unmeasured=(*asked.chosen.without, *(() if asked.vbench is None else asked.vbench.without)),
         wall_seconds=round(time.perf_counter() - began, 3),
         peak_memory_mb=peak_memory() // 2**20,
     )

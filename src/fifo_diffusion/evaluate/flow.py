@@ -33,7 +33,7 @@ def quantities(way: str) -> tuple[Quantity, ...]:
         Quantity(
             f"dynamic degree ({way})",
             "%",
-            "share of frame pairs whose fastest 5 % of pixels move 6/256 of the shorter side, as in VBench (which takes "
+            "share of frame pairs whose fastest 5 % of pixels move 6/256 of the shorter side, as in VBench (which has "
             "8 pairs a second, and RAFT)",
         ),
         Quantity(f"motion ({way})", "% of the short side", "mean length of the optical flow from frame to frame"),
@@ -140,7 +140,7 @@ def dis() -> Callable[[Frame, Frame], Flow]:
         size = max(16, round(width * factor)), max(16, round(height * factor))
         how = cv2.INTER_CUBIC if factor > 1 else cv2.INTER_AREA
         grey = [cv2.resize(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), size, interpolation=how) for f in (frame, before)]
-        flow = seeker.calc(grey[0], grey[1], None)  # type: ignore[call-overload]  # None: no first guess
+        flow = seeker.calc(grey[0], grey[1], None)  # None: no first guess
         scale = np.array([width / size[0], height / size[1]], dtype=np.float32)
         back: Flow = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR) * scale
         return back

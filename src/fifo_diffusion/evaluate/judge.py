@@ -23,8 +23,8 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "colour": tuple(COLOURS),
     "scene": tuple(SCENES),
     "motion": tuple(MOTIONS),
-    "speed": tuple(SPEEDS),  # of what moves
 }
+JUDGED = {**ATTRIBUTES, "speed": tuple(SPEEDS)}  # the last of what moves only
 LOOK = 4  # frames the judge sees at once
 UNTOLD = -100  # what cross_entropy leaves out
 
@@ -47,7 +47,7 @@ class Judge(nn.Module):
                 nn.ReLU(),
             ]
         self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(256), nn.ReLU())
-        self.heads = nn.ModuleDict({name: nn.Linear(256, len(values)) for name, values in ATTRIBUTES.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(256, len(values)) for name, values in JUDGED.items()})
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """(B, LOOK, 3, H, W) in [-1, 1] -> by attribute (B, values)"""
@@ -59,7 +59,7 @@ class Judge(nn.Module):
         """What a clip (T, H, W, 3), T >= LOOK, shows: the scores are averaged over all its positions."""
         x = to_pixels(clip)
         scores = self(torch.stack([x[i : i + LOOK] for i in range(len(x) - LOOK + 1)]))
-        return {name: values[int(scores[name].softmax(1).mean(0).argmax())] for name, values in ATTRIBUTES.items()}
+        return {name: values[int(scores[name].softmax(1).mean(0).argmax())] for name, values in JUDGED.items()}
 
 
 def train_judge(sprites: Sprites, size: int, steps: int) -> Judge:
@@ -68,7 +68,7 @@ def train_judge(sprites: Sprites, size: int, steps: int) -> Judge:
     captions, frames = _renders(World(sprites, size, TRAIN_VARIANTS), 4 * steps, seed=10)
     targets = {
         name: torch.tensor([values.index(getattr(c, name)) if shows(c, name) else UNTOLD for c in captions])
-        for name, values in ATTRIBUTES.items()
+        for name, values in JUDGED.items()
     }
     judge = Judge()
     judge(torch.zeros(2, LOOK, 3, size, size))
@@ -79,7 +79,7 @@ def train_judge(sprites: Sprites, size: int, steps: int) -> Judge:
         x = to_pixels(frames[picked.numpy()])
         x = x * (1 + 0.1 * torch.randn(64, 1, 1, 1, 1)) + 0.05 * torch.rand(64, 1, 1, 1, 1) * torch.randn_like(x)
         scores = judge(x)
-        loss = sum((cross_entropy(scores[name], targets[name][picked]) for name in ATTRIBUTES), torch.zeros(()))
+        loss = sum((cross_entropy(scores[name], targets[name][picked]) for name in JUDGED), torch.zeros(()))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -89,7 +89,7 @@ def train_judge(sprites: Sprites, size: int, steps: int) -> Judge:
 
 def accuracy(judge: Judge, shown: Iterator[tuple[Caption, NDArray[np.uint8]]]) -> dict[str, float]:
     """The share of clips whose verdict is right, by attribute; not a number where no clip has it."""
-    right: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES}
+    right: dict[str, list[bool]] = {name: [] for name in JUDGED}
     for caption, clip in shown:
         for name, value in judge.verdict(clip).items():
             if shows(caption, name):

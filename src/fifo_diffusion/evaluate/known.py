@@ -10,7 +10,7 @@ from importlib import import_module
 
 from fifo_diffusion.evaluate.metric import Metric, SetMetric
 
-MODULES: tuple[str, ...] = ("flow", "temporal", "cuts", "picture")
+MODULES: tuple[str, ...] = ("flow", "temporal", "cuts", "picture", "world")
 
 
 def known() -> Iterator[Metric | SetMetric]:

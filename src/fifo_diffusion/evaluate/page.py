@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
@@ -212,8 +212,9 @@ def _video(video: VideoResult, sheet: Sheet | None) -> Iterator[str]:
         yield f"<p class=meta>{_count(video.frames, 'frame')} · {width}×{height}{shown}{fps}</p>"
     if sheet is not None:
         yield "<div class=sheet>"
-        for number_, thumb in zip(sheet.frames, sheet.thumbs, strict=True):
-            yield f"<figure>{_picture(thumb, sheet.kind, f'frame {number_}')}<figcaption>{number_:,}</figcaption></figure>"
+        for frame, thumb in zip(sheet.frames, sheet.thumbs, strict=True):
+            shown = _picture(thumb, sheet.kind, f"frame {frame}")
+            yield f"<figure>{shown}<figcaption>{frame:,}</figcaption></figure>"
         yield f"</div><div class=slit>{_picture(sheet.slit, sheet.kind, 'slit scan')}"
         yield "<small>the middle row of every frame, time to the right</small></div>"
     yield from (f"<p class=note>{escape(remark)}</p>" for remark in video.remarks)

@@ -60,7 +60,8 @@ def plot(lines: Sequence[Line], title: str) -> str:
         for tick in frames:
             place = "start" if tick == 0 else "end" if x(tick) > WIDTH - 30 else "middle"
             word = " frames" if tick == frames[-1] and len(frames) > 1 else ""
-            yield f'<text class="tick" x="{x(tick):.1f}" y="{HEIGHT - 8}" text-anchor="{place}">{tick:,.0f}{word}</text>'
+            at = f'x="{x(tick):.1f}" y="{HEIGHT - 8}" text-anchor="{place}"'
+            yield f'<text class="tick" {at}>{tick:,.0f}{word}</text>'
         for line in lines:
             yield from _line(line, x, y)
         yield "</svg>"

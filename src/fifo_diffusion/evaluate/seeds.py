@@ -33,8 +33,8 @@ def listed(prompts: Path, seeds: int, settings: Mapping[str, Any], png: bool) ->
         first = int(said.pop("seed", 0))
         given = said.pop("output", None)
         stem = f"{number:03}-{_slug(str(said.get('prompt', given or '')))}" if given is None else Path(given).stem
-        for seed in range(first, first + seeds):
-            jobs.append({**said, "seed": seed, "output": f"{stem}-seed{seed}{'' if png else '.mp4'}"})
+        kind = "" if png else ".mp4"
+        jobs += [{**said, "seed": s, "output": f"{stem}-seed{s}{kind}"} for s in range(first, first + seeds)]
     if not jobs:
         raise BadInput(f"the prompts {prompts} hold none; write a prompt a line")
     return jobs

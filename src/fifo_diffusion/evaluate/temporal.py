@@ -37,8 +37,8 @@ class Flicker(Metric):
         Quantity(
             "jitter",
             "",
-            "mean |second| over mean |first| difference in time: 0 of steady change, 1.7 of white noise, 2 of a flicker "
-            "to and fro",
+            "mean |second| over mean |first| difference in time: 0 of steady change, 1.7 of white noise and of fast "
+            "texture, 2 of a flicker to and fro",
             "lower",
         ),
     )
@@ -76,7 +76,7 @@ class Standing(Metric):
         Quantity(
             "frozen",
             "%",
-            f"share of frames in which no block of {BLOCK}x{BLOCK} pixels changed its mean luma by {STILL:g} grey level",
+            f"share of frames in which no {BLOCK}x{BLOCK} pixels changed their mean luma by {STILL:g} grey level",
             "lower",
         ),
         Quantity(

@@ -35,11 +35,9 @@ def show(found: Evaluation, console: Console) -> None:
     for one in found.sets:
         for distance in one.distances:
             floor = "" if distance.floor is None else f", real against real {number(distance.floor)}"
-            console.print(
-                f"{escape(one.name)}: [bold]{escape(distance.quantity)}[/] {number(distance.value)} {plus_minus(distance.error)}{floor} "
-                f"[dim]({escape(distance.of)})[/]",
-                soft_wrap=True,
-            )
+            value = f"{number(distance.value)} {plus_minus(distance.error)}".rstrip()
+            name, of = escape(distance.quantity), escape(distance.of)
+            console.print(f"{escape(one.name)}: [bold]{name}[/] {value}{floor} [dim]({of})[/]", soft_wrap=True)
 
 
 def _columns(found: Evaluation) -> Sequence[tuple[str, Mapping[str, Mean | Measured]]]:
