@@ -58,7 +58,7 @@ class _Distance(SetMetric):
 
     @property
     def needs(self) -> str:  # type: ignore[override]
-        return f"{PUBLISHED[self.network].says.partition(':')[0]} (fifo evaluate fetch {self.network})"
+        return f"{PUBLISHED[self.network].full} (fifo evaluate fetch {self.network})"
 
     def missing(self) -> str | None:
         return obtain.missing(self.network)
@@ -100,7 +100,10 @@ class VideoDistance(_Distance):
         seen = f"I3D Kinetics-400 logits, {length} frames"
         self.quantities = (
             Quantity(
-                f"FVD ({seen})", "", "Frechet video distance (arXiv:1812.01717), at 224 x 224, resized bilinearly", "lower"
+                f"FVD ({seen})",
+                "",
+                "Frechet video distance (arXiv:1812.01717), at 224 x 224, resized bilinearly",
+                "lower",
             ),
             Quantity(
                 f"KVD ({seen})", "", "unbiased kernel distance (KID's kernel) of the same logits; 0 for real", "lower"
@@ -184,7 +187,7 @@ class _Frames(_Seen):
         chosen = frames[-first % EVERY :: EVERY]
         net = obtain.network("inception", self._device)
         assert isinstance(net, inception.Inception)
-        for part in chosen.split(_AT_ONCE) if len(chosen) else ():
+        for part in torch.split(chosen, _AT_ONCE) if len(chosen) else ():
             self._add(inception.features(net, part.to(self._device)))
 
 

@@ -70,7 +70,7 @@ def frechet(one: Moments, other: Moments) -> float:
 
 
 class Sample:
-    """Some of the vectors that came, all equally likely to be among them, the same in every run (Vitter's algorithm R)."""
+    """Some of the vectors that came, all equally likely to be among them (Vitter's algorithm R), the same in every run."""
 
     def __init__(self, most: int = 2048) -> None:
         self._most, self._seen = most, 0

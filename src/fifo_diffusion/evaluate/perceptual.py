@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput
@@ -42,7 +43,9 @@ class Perceptual(Metric):
     def begin(self, video: Video) -> Meter:
         if not self.suits(video):
             least = lpips.LEAST[self._kind]
-            raise BadInput(f"{video.name} is {video.size[0]}x{video.size[1]}; {self.name} needs {least} pixels each way")
+            raise BadInput(
+                f"{video.name} is {video.size[0]}x{video.size[1]}; {self.name} needs {least} pixels each way"
+            )
         net = obtain.network(f"lpips-{self._kind}", video.device)
         assert isinstance(net, lpips.LPIPS)
         return _Looks(net, video.device, self.quantities)
@@ -56,7 +59,7 @@ class _Looks(Meter):
         self._last: list[Tensor] | None = None
 
     def push(self, frames: Tensor, first: int) -> Iterator[Reading]:
-        for part in frames.split(max(1, _PIXELS // (frames.shape[2] * frames.shape[3]))):
+        for part in torch.split(frames, max(1, _PIXELS // (frames.shape[2] * frames.shape[3]))):
             found = lpips.features(self._net, part.to(self._device))
             if self._start is None or self._last is None:
                 self._start = self._last = [layer[:1].clone() for layer in found]

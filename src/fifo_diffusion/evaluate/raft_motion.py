@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from fifo_diffusion.evaluate import flow
 from fifo_diffusion.evaluate.flow import Flow, FlowMeter, Frame, quantities
 from fifo_diffusion.evaluate.metric import Meter, Metric, Video
 from fifo_diffusion.evaluate.networks import obtain, raft
@@ -19,7 +20,7 @@ class RaftMotion(Metric):
     quantities = quantities("RAFT")
 
     def missing(self) -> str | None:
-        return obtain.missing("raft")
+        return flow.METRICS[0].missing() or obtain.missing("raft")
 
     def begin(self, video: Video) -> Meter:
         net = obtain.network("raft", video.device)
@@ -33,9 +34,9 @@ def estimate(net: raft.RAFT, device: str, before: Frame, frame: Frame) -> Flow:
     height, width = frame.shape[:2]
     both = torch.from_numpy(np.stack([frame, before])).permute(0, 3, 1, 2).to(device)
     later, earlier = raft.seen(both).chunk(2)
-    flow = net(later, earlier)
-    size = flow.shape[2:]
-    back = interpolate(flow, (height, width), mode="bilinear", antialias=True, align_corners=False)[0]
+    found = net(later, earlier)
+    size = found.shape[2:]
+    back = interpolate(found, (height, width), mode="bilinear", antialias=True, align_corners=False)[0]
     back *= back.new_tensor([width / size[1], height / size[0]]).view(2, 1, 1)
     out: Flow = back.permute(1, 2, 0).contiguous().cpu().numpy()
     return out

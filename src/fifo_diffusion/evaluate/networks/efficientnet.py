@@ -38,7 +38,8 @@ class EfficientNet(nn.Module):
         x = functional.relu6(self.stem(x))
         for block in self.blocks:
             x = block(x)
-        return functional.relu6(self.head(x))
+        out: Tensor = functional.relu6(self.head(x))
+        return out
 
 
 class _Conv(nn.Conv2d):

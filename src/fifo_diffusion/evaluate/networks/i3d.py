@@ -94,9 +94,8 @@ def _pool(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int])
 @torch.inference_mode()
 def logits(net: I3D, clips: Tensor) -> Tensor:
     """(N, T, 3, H, W) uint8 -> (N, 400): resized to 224 x 224 and brought to [-1, 1], as published FVD scores do."""
-    n, t = clips.shape[:2]
     pictures = bilinear(clips.flatten(0, 1), SIDE) / 127.5 - 1
-    out: Tensor = net(pictures.unflatten(0, (n, t)).transpose(1, 2))
+    out: Tensor = net(pictures.view(*clips.shape[:3], SIDE, SIDE).transpose(1, 2))
     return out
 
 

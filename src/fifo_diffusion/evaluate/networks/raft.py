@@ -168,8 +168,8 @@ def _places(like: Tensor) -> Tensor:
 def _eightfold(flow: Tensor, mask: Tensor) -> Tensor:
     """Each fine pixel is a mixture, by the mask, of the nine coarse places around it: (N, 2, h, w) -> (N, 2, H, W)."""
     h, w = flow.shape[2:]
-    shares = mask.unflatten(1, (9, 64)).softmax(dim=1)
-    around = functional.unfold(8 * flow, 3, padding=1).unflatten(1, (2, 9)).unflatten(-1, (h, w))
+    shares = mask.view(-1, 9, 64, h, w).softmax(dim=1)
+    around = functional.unfold(8 * flow, 3, padding=1).view(-1, 2, 9, h, w)
     return functional.pixel_shuffle(torch.einsum("nkphw,nckhw->ncphw", shares, around).flatten(1, 2), 8)
 
 
