@@ -28,7 +28,8 @@ class _Seen(Gather):
     """The features of a set, as two halves: the videos in turn."""
 
     def __init__(self, features: int) -> None:
-        self.halves, self.sample = (Moments(features), Moments(features)), Sample()
+        self.halves = (Moments(features), Moments(features))
+        self.samples = (Sample(), Sample())
         self.score: InceptionScore | None = None
         self.videos = 0
         self.sizes: set[tuple[int, int]] = set()
@@ -43,9 +44,13 @@ class _Seen(Gather):
     def all(self) -> Moments:
         return self.halves[0] + self.halves[1]
 
+    @property
+    def sample(self) -> Tensor:
+        return torch.cat([sample.vectors for sample in self.samples if len(sample)])
+
     def _add(self, vectors: Tensor) -> None:
         self.halves[self.videos % 2].add(vectors)
-        self.sample.add(vectors)
+        self.samples[self.videos % 2].add(vectors)
         if self.score is not None:
             self.score.add(vectors)
 
@@ -74,13 +79,13 @@ class _Distance(SetMetric):
             return
         of = f"{a.count} {self.what} against {b.count}{_sizes(ours, reference)}"
         few = f"; fewer than {ENOUGH}, so it is too high" if min(a.count, b.count) < ENOUGH else ""
-        halves = reference.halves
-        floor = frechet(*halves) if min(half.count for half in halves) >= 2 else None
-        yield Score(self.quantities[0], frechet(a, b), of + few, floor)
-        value, error = kernel_distance(ours.sample.vectors, reference.sample.vectors)
-        kept = max(len(ours.sample), len(reference.sample)) < max(a.count, b.count)
-        drawn = f", {len(ours.sample)} and {len(reference.sample)} drawn of them" if kept else ""
-        yield Score(self.quantities[1], value, of + drawn, 0.0, error)
+        split = min(half.count for half in reference.halves) >= 2
+        yield Score(self.quantities[0], frechet(a, b), of + few, frechet(*reference.halves) if split else None)
+        here, there = ours.sample, reference.sample
+        value, error = kernel_distance(here, there)
+        floor = kernel_distance(*(sample.vectors for sample in reference.samples))[0] if split else None
+        drawn = "" if (len(here), len(there)) == (a.count, b.count) else f", {len(here)} and {len(there)} drawn of them"
+        yield Score(self.quantities[1], value, of + drawn, floor, error)
 
 
 def _sizes(ours: _Seen, reference: _Seen) -> str:
