@@ -227,6 +227,7 @@ def test_a_caption_is_understood_as_it_was_meant() -> None:
         meant = {name: getattr(caption, name) for name in JUDGED if name != "speed" or caption.motion != "still"}
         assert understood(plain(caption)) == understood(say(caption, rng, leave_out=0)) == meant
     assert understood("a cat on a mat") == {}
+    assert understood("A crab over a desert") == {"subject": "crab", "scene": "desert"}
 
 
 def test_the_judge_is_held_to_what_was_told_at_each_frame() -> None:
@@ -268,7 +269,7 @@ def test_a_change_of_the_prompt_is_timed_from_its_frame() -> None:
     assert facts["prompt changes"] == [
         {"at frame": 5, "prompt": f"a {new} balloon", "shows after": {"colour": first_shown(new, seen[5:])}}
     ]
-    assert facts["seen"][0]["frames"] == "0–99"
+    assert facts["seen"][0]["frames"] == "0–29"
 
 
 # --- a quantity over time ------------------------------------------------------------------------------------------
