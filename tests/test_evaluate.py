@@ -474,6 +474,24 @@ def test_sets_are_averaged_and_compared_and_a_broken_video_is_a_row(tmp_path: Pa
         bench.refer(Found("broken", (tmp_path / "ours/c.mp4",)))
 
 
+def test_what_was_measured_before_ctrl_c_is_told(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path / name, noise(40, 16))
+
+    def watch(name: str, done: int, total: int) -> None:
+        if (name, done) == ("b", 32):  # of its 40 frames
+            raise KeyboardInterrupt
+
+    (found,) = find([tmp_path / name for name in "abc"])
+    bench = Bench([Picture()], [], "cpu", watch, lambda _: None)
+    result = bench.measure(found)
+    assert bench.stopped
+    assert [video.error for video in result.videos] == [None, "stopped by Ctrl-C", "stopped by Ctrl-C"]
+    assert [video.frames for video in result.videos] == [40, 32, 0]
+    assert result.videos[1].measured["brightness"].readings == 32
+    assert result.means["brightness"].videos == 1
+
+
 def test_errors_over_videos() -> None:
     assert mean_and_error([]) == (None, None)
     assert mean_and_error([3.0]) == (3.0, None)
