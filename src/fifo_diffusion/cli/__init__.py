@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from rich.markup import escape
 
-from fifo_diffusion.cli import generate, resume, batch, evaluate, gates, about  # noqa: F401  # isort: skip  (in the order of --help)
+from fifo_diffusion.cli import generate, resume, batch, evaluate, evaluate_fetch, gates, about  # noqa: F401  # isort: skip  (in the order of --help)
 from fifo_diffusion.cli.app import app, console
 from fifo_diffusion.errors import FifoError
 

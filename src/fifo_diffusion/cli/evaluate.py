@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import shlex
 import signal
@@ -79,6 +80,9 @@ def videos(
         bool,
         typer.Option("--vbench", help="VBench's custom-video dimensions too, by its own package.", show_default=False),
     ] = False,
+    clip: Annotated[
+        Path | None, option("A CLIP's folder, for how well frames show their prompt (or FIFO_CLIP in the environment).")
+    ] = None,
     device: Annotated[str | None, option("auto, cpu, cuda, cuda:1, mps (default: auto).")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line and no table.")] = False,
     prompts: Annotated[
@@ -122,6 +126,8 @@ def videos(
     if prompts is None and not what:
         raise BadInput("nothing was given to evaluate; name videos or folders, or make some with --prompts FILE")
     sets = reading.find(what or ())
+    if clip is not None:
+        os.environ["FIFO_CLIP"] = str(clip)
     chosen = choose([one.strip() for one in metrics.split(",")] if metrics else [], against is not None)
     reference = None if against is None else _reference(against)
 

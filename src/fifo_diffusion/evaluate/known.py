@@ -10,7 +10,10 @@ from importlib import import_module
 
 from fifo_diffusion.evaluate.metric import Metric, SetMetric
 
-MODULES: tuple[str, ...] = ("flow", "temporal", "cuts", "picture", "world")
+MODULES: tuple[str, ...] = (
+    "flow", "raft_motion", "temporal", "cuts", "picture", "perceptual", "consistency", "alignment", "world",
+    "distances",
+)  # fmt: skip
 
 
 def known() -> Iterator[Metric | SetMetric]:
