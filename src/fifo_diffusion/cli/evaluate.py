@@ -107,7 +107,9 @@ def videos(
 
     A folder is a set, and has a column of its own; files named one by one are a set together. Every video is read once,
     as a stream, so a long one takes time but no memory. Each quantity comes with its course over time and its drift,
-    |M(first 15 %) - M(last 15 %)|. A video that cannot be read is a failed row, and the exit code is then 1.
+    |M(first 15 %) - M(last 15 %)|.
+
+    A video that cannot be read is a failed row, and the exit code is then 1. Ctrl-C writes what was measured by then.
 
     `fifo evaluate metrics` lists what can be measured here, `fifo evaluate gates` measures the embedded model.
     """
@@ -179,6 +181,8 @@ def _measure(
             f"peak memory {found.peak_memory_mb} MB",
             soft_wrap=True,
         )
+    if found.stopped:
+        raise typer.Exit(130)
     if found.failed:
         raise typer.Exit(1)
 

@@ -39,7 +39,7 @@ def evaluate(
     watch: Watch,
     ended: Callable[[VideoResult], None],
 ) -> Evaluation:
-    """Measure everything and write name.json and name.html.
+    """Measure everything and write name.json and name.html; after Ctrl-C of what was read by then.
 
     Raises BadInput for a reference that is broken, ModelError for a network's weights, OutputError.
     """
@@ -49,7 +49,7 @@ def evaluate(
     sets: Sequence[SetResult] = [bench.measure(found) for found in asked.sets]
     if reference is not None:
         sets = [bench.compare(found, reference) for found in sets]
-    if asked.vbench is not None:
+    if asked.vbench is not None and not bench.stopped:
         sets = [asked.vbench.add(found) for found in sets]
     metrics: list[Metric | SetMetric] = [*asked.chosen.metrics, *asked.chosen.set_metrics]
     quantities = [one for metric in metrics for one in about(metric)]
@@ -61,6 +61,7 @@ def evaluate(
         quantities=(*quantities, *(() if asked.vbench is None else asked.vbench.quantities)),
         sets=tuple(sets),
         against=None if asked.reference is None else asked.reference.name,
+        stopped=bench.stopped,
         unmeasured=(*asked.chosen.without, *(() if asked.vbench is None else asked.vbench.without)),
         wall_seconds=round(time.perf_counter() - began, 3),
         peak_memory_mb=peak_memory() // 2**20,

@@ -1,9 +1,9 @@
 """Motion by optical flow: how much, how smoothly, and what is left when it is taken out.
 
-The flow is OpenCV's DIS (Kroeger et al., ECCV 2016): dense, exact to a hundredth of a pixel on texture, about 10 ms a
-frame of 256 x 256 on one core, so a long video takes minutes.  Farneback's takes 2.5 times as long for the same; RAFT
-(in `networks`) is better at large and occluded motion and takes a second.  Lengths are told in shares of the picture's
-shorter side, so they do not depend on its size.
+The flow is OpenCV's DIS (Kroeger et al., ECCV 2016): dense, exact to a hundredth of a pixel on texture, and less than
+half as dear as Farneback's (`python benchmarks/evaluate.py speed`), so that a long video takes minutes.  A learnt flow
+is better at large and occluded motion.  Lengths are told in shares of the picture's shorter side, so they do not depend
+on its size.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from fifo_diffusion.evaluate.sheets import Sheet, Watching
 
 COURSE = 256  # bins that are told of a quantity's course
 PICTURED = 60  # videos of a set whose sheets are kept
+STOPPED = "stopped by Ctrl-C"
 
 Watch = Callable[[str, int, int], None]  # a video's name, its frames so far, and how many it promises
 Read = Callable[[Path, str, str], Opened]  # path, name, device
@@ -37,14 +38,18 @@ class Bench:
     ended: Callable[[VideoResult], None]
     read: Read = open_video
     sheets: dict[str, Sheet] = field(default_factory=dict)  # by the video's path
+    stopped: bool = False  # by Ctrl-C: what was not read by then is not read any more
     _gathers: dict[str, list[Gather]] = field(default_factory=dict)  # by the set's name
 
     def measure(self, found: Found) -> SetResult:
-        """Every video of a set; one that is broken is a failed row."""
+        """Every video of a set; one that is broken, or came after Ctrl-C, is a failed row."""
         gathers = self._gathers.setdefault(found.name, [metric.gather() for metric in self.set_metrics])
         names = names_of(found.videos)
         videos: list[VideoResult] = []
         for path in found.videos:
+            if self.stopped:
+                videos.append(VideoResult(name=names[path], path=str(path), error=STOPPED))
+                continue
             pictured = len(videos) < PICTURED
             videos.append(self._one(path, names[path], self.metrics, gathers, pictured))
             self.ended(videos[-1])
@@ -55,6 +60,8 @@ class Bench:
         gathers = [metric.gather() for metric in self.set_metrics]
         for path in found.videos:
             result = self._one(path, path.name, (), gathers, False)
+            if self.stopped:
+                raise KeyboardInterrupt
             if result.error is not None:
                 raise BadInput(f"the reference video {path} cannot be used: {result.error}")
         return gathers
@@ -83,6 +90,8 @@ class Bench:
                 run.push(block)
                 self.watch(name, run.frames, max(source.promised, run.frames) if source.promised else 0)
             run.close()
+        except KeyboardInterrupt:
+            self.stopped, error = True, STOPPED
         except ModelError:  # weights that are not what they should be are no fault of the video
             raise
         except FifoError as wrong:

@@ -148,17 +148,24 @@ def _distances(found: Evaluation) -> Iterator[str]:
 
 def _over_time(found: Evaluation) -> Iterator[str]:
     alone = _drawn_alone(found)
+    level: list[str] = []
     yield "<section><h2>Over time</h2><div class=plots>"
     for quantity in _shown(found):
         if alone:
             lines = [_of_video(v, quantity.name, i) for i, v in enumerate(alone) if quantity.name in v.measured]
         else:
             lines = [line for i, one in enumerate(found.sets) if (line := _of_set(one, quantity.name, i)) is not None]
+        values = {value for line in lines for value in line.values if value is not None}
+        if len(values) < 2:
+            level += [f"{quantity.name} {number(value)}" for value in values]
+            continue
         yield f"<figure><figcaption><b>{escape(quantity.name)}</b> <span class=unit>{escape(quantity.unit)}</span> "
         yield f"{_way(quantity)}<br><small>{escape(quantity.says)}</small></figcaption>"
         yield f"{plot(lines, quantity.name)}</figure>"
     band = "" if alone else " The band is the standard error over videos."
-    yield f"</div><p class=note>Shaded: the first and last 15 %, between which drift is told.{band}</p></section>"
+    yield f"</div><p class=note>Shaded: the first and last 15 %, between which drift is told.{band}"
+    yield f" At all times of all: {escape(', '.join(level))}." if level else ""
+    yield "</p></section>"
 
 
 def _of_video(video: VideoResult, name: str, colour: int) -> Line:
@@ -242,7 +249,7 @@ def _fact(fact: Any) -> str:
         between = "<br>" if any(isinstance(one, dict) for one in fact) else ", "
         return between.join(_fact(one) for one in fact[:LISTED]) + more
     if isinstance(fact, dict):
-        return ", ".join(f"{escape(str(key))} {_fact(value)}" for key, value in fact.items())
+        return ", ".join(f"<span class=unit>{escape(str(key))}</span> {_fact(value)}" for key, value in fact.items())
     return number(fact) if isinstance(fact, float) else escape(str(fact))
 
 

@@ -97,7 +97,7 @@ def _range(lines: Sequence[Line]) -> tuple[float, float]:
 
 
 def steps(low: float, high: float, most: int) -> list[float]:
-    """Round numbers from low to high, at most so many (2 at the least), evenly apart."""
+    """Round numbers from low to high, evenly apart, so many steps at most."""
     rough = (high - low) / most
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10, 20) if size * factor >= rough)

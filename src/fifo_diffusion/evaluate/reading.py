@@ -2,7 +2,7 @@
 
 A folder of videos is a set, with all that is in the folders below it; files that are named one by one are one set
 together.  A folder that holds pictures is itself a video.  What fifo wrote larger than the model made it (`--scale`) is
-measured at the model's own size: each square of equal pixels is averaged back to one.
+measured at the model's own size, brought back by the filter that enlarged it.
 
 Letters: n frames of a block, h w height and width in pixels.
 """
@@ -124,11 +124,11 @@ def _block(frames: list[Frame]) -> Tensor:
 
 
 def shrink(frame: Frame, scale: int) -> Frame:
-    """(H, W, 3) -> (H // scale, W // scale, 3), each square averaged."""
-    height, width = frame.shape[0] // scale, frame.shape[1] // scale
-    squares = frame[: height * scale, : width * scale].reshape(height, scale, width, scale, 3)
-    small: Frame = squares.mean(axis=(1, 3)).round().astype(np.uint8)
-    return small
+    """(H, W, 3) -> (H // scale, W // scale, 3), by the filter of `sinks`."""
+    from PIL import Image
+
+    size = frame.shape[1] // scale, frame.shape[0] // scale
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS))
 
 
 def _frames(path: Path) -> Iterator[Frame]:

@@ -104,6 +104,7 @@ class Evaluation(_Part):
     sets: tuple[SetResult, ...]
     against: str | None = None
     unmeasured: tuple[Unmeasured, ...] = ()
+    stopped: bool = False  # by Ctrl-C, before all was read
     wall_seconds: float
     peak_memory_mb: int
 

@@ -97,6 +97,7 @@ class Looking(Meter):
         cues = video.cues or ((0, video.prompt or ""),)
         self._told = [(at, understood(prompt)) for at, prompt in cues]  # from which frame on
         self._before: Tensor | None = None  # the last LOOK - 1 frames or fewer
+        self._frames = 0
         self._blocks: dict[int, dict[str, Counter[str]]] = {}
         self._changes = [
             (at, cues[i][1], {name: Shown(value) for name, value in now.items() if then.get(name) != value})
@@ -107,6 +108,7 @@ class Looking(Meter):
     def push(self, frames: Tensor, first: int) -> Iterator[Reading]:
         known = frames if self._before is None else torch.cat([self._before, frames])
         start = first - (len(known) - len(frames))
+        self._frames = first + len(frames)
         self._before = known[-(LOOK - 1) :].clone()
         if len(known) < LOOK:
             return
@@ -135,11 +137,14 @@ class Looking(Meter):
             for at, prompt, awaited in self._changes
             if awaited
         ]
-        blocks = [
-            {"frames": f"{BLOCK * block}–{BLOCK * (block + 1) - 1}", **{name: _most(c) for name, c in counts.items()}}
-            for block, counts in self._blocks.items()
-        ]
-        return {"prompt changes": changes, "seen": blocks}
+        return {"prompt changes": changes, "seen": [self._block(block, seen) for block, seen in self._blocks.items()]}
+
+    def _block(self, block: int, seen: Mapping[str, Counter[str]]) -> dict[str, str]:
+        """What was seen most in it; of what stands still no speed."""
+        still = seen["motion"].most_common(1)[0][0] == "still"
+        last = min(BLOCK * (block + 1), self._frames) - 1
+        told = {name: _most(counts) for name, counts in seen.items() if name != "speed" or not still}
+        return {"frames": f"{BLOCK * block}–{last}", **told}
 
 
 def _most(counts: Counter[str]) -> str:

@@ -80,9 +80,14 @@ def _first(text: str, table: Mapping[str, tuple[str, ...]]) -> str | None:
         (match.start(), -len(word), value)
         for value, words in table.items()
         for word in words
-        if word and (match := re.search(rf"\b{re.escape(word)}\b", text))
+        if word and (match := re.search(rf"\b{re.escape(_bare(word))}\b", text))
     ]
     return min(found)[2] if found else None
+
+
+def _bare(words: str) -> str:
+    """Without an article: a desert is the desert."""
+    return re.sub(r"^(the|a|an) ", "", words)
 
 
 def vocabulary() -> list[str]:
