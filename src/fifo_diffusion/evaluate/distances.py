@@ -99,7 +99,7 @@ class VideoDistance(_Distance):
     network = "i3d"
 
     def __init__(self, length: int) -> None:
-        """length: frames of a clip, 16 or more."""
+        """length: frames of a clip, 9 or more."""
         self.length, self.what = length, f"clips of {length} frames"
         self.name = "fvd" if length == 16 else f"fvd-{length}"
         seen = f"I3D Kinetics-400 logits, {length} frames"
