@@ -24,7 +24,7 @@ EVERY = 4  # frames between those that the frame distance looks at: neighbours t
 _AT_ONCE = 8  # frames that Inception sees at a time
 
 
-class _Seen(Gather):
+class Seen(Gather):
     """The features of a set, as two halves: the videos in turn."""
 
     def __init__(self, features: int) -> None:
@@ -48,7 +48,8 @@ class _Seen(Gather):
     def sample(self) -> Tensor:
         return torch.cat([sample.vectors for sample in self.samples if len(sample)])
 
-    def _add(self, vectors: Tensor) -> None:
+    def keep(self, vectors: Tensor) -> None:
+        """What the network said of the video that was begun, (n, d)."""
         self.halves[self.videos % 2].add(vectors)
         self.samples[self.videos % 2].add(vectors)
         if self.score is not None:
@@ -69,11 +70,11 @@ class _Distance(SetMetric):
         return obtain.missing(self.network)
 
     @abstractmethod
-    def gather(self) -> _Seen: ...
+    def gather(self) -> Seen: ...
 
     def compare(self, ours: Gather, reference: Gather) -> Iterator[Score]:
-        assert isinstance(ours, _Seen)
-        assert isinstance(reference, _Seen)
+        assert isinstance(ours, Seen)
+        assert isinstance(reference, Seen)
         a, b = ours.all, reference.all
         if min(a.count, b.count) < 2:
             return
@@ -88,7 +89,7 @@ class _Distance(SetMetric):
         yield Score(self.quantities[1], value, of + drawn, floor, error)
 
 
-def _sizes(ours: _Seen, reference: _Seen) -> str:
+def _sizes(ours: Seen, reference: Seen) -> str:
     told = [", ".join(sorted(f"{w}x{h}" for w, h in seen.sizes)) for seen in (ours, reference)]
     return f", {told[0]} pixels" if told[0] == told[1] else f", {told[0]} against {told[1]} pixels"
 
@@ -122,13 +123,13 @@ class VideoDistance(_Distance):
             ),
         )
 
-    def gather(self) -> _Seen:
-        return _Clips(self.length)
+    def gather(self) -> Clips:
+        return Clips(self.length)
 
     def compare(self, ours: Gather, reference: Gather) -> Iterator[Score]:
         yield from super().compare(ours, reference)
-        assert isinstance(ours, _Clips)
-        assert isinstance(reference, _Clips)
+        assert isinstance(ours, Clips)
+        assert isinstance(reference, Clips)
         assert ours.score is not None
         assert reference.score is not None
         if ours.score.count:
@@ -137,7 +138,7 @@ class VideoDistance(_Distance):
             yield Score(self.quantities[2], value, f"{ours.score.count} {self.what}{real}", error=error)
 
 
-class _Clips(_Seen):
+class Clips(Seen):
     def __init__(self, length: int) -> None:
         super().__init__(i3d.CLASSES)
         self.score = InceptionScore(i3d.CLASSES)
@@ -155,7 +156,7 @@ class _Clips(_Seen):
                 clip = torch.stack(self._held)[None].to(self._device)
                 net = obtain.network("i3d", self._device)
                 assert isinstance(net, i3d.I3D)
-                self._add(i3d.logits(net, clip))
+                self.keep(i3d.logits(net, clip))
                 self._held = []
 
 
@@ -179,11 +180,11 @@ class FrameDistance(_Distance):
         ),
     )
 
-    def gather(self) -> _Seen:
+    def gather(self) -> Seen:
         return _Frames()
 
 
-class _Frames(_Seen):
+class _Frames(Seen):
     def __init__(self) -> None:
         super().__init__(inception.FEATURES)
         obtain.network("inception")
@@ -193,7 +194,7 @@ class _Frames(_Seen):
         net = obtain.network("inception", self._device)
         assert isinstance(net, inception.Inception)
         for part in torch.split(chosen, _AT_ONCE) if len(chosen) else ():
-            self._add(inception.features(net, part.to(self._device)))
+            self.keep(inception.features(net, part.to(self._device)))
 
 
 METRICS = (VideoDistance(16), VideoDistance(128), FrameDistance())
