@@ -24,11 +24,12 @@ EVERY = 4  # frames between those that the frame distance looks at: neighbours t
 _AT_ONCE = 8  # frames that Inception sees at a time
 
 
-class _Seen(Gather):
+class Seen(Gather):
     """The features of a set, as two halves: the videos in turn."""
 
     def __init__(self, features: int) -> None:
-        self.halves, self.sample = (Moments(features), Moments(features)), Sample()
+        self.halves = (Moments(features), Moments(features))
+        self.samples = (Sample(), Sample())
         self.score: InceptionScore | None = None
         self.videos = 0
         self.sizes: set[tuple[int, int]] = set()
@@ -43,9 +44,14 @@ class _Seen(Gather):
     def all(self) -> Moments:
         return self.halves[0] + self.halves[1]
 
-    def _add(self, vectors: Tensor) -> None:
+    @property
+    def sample(self) -> Tensor:
+        return torch.cat([sample.vectors for sample in self.samples if len(sample)])
+
+    def keep(self, vectors: Tensor) -> None:
+        """What the network said of the video that was begun, (n, d)."""
         self.halves[self.videos % 2].add(vectors)
-        self.sample.add(vectors)
+        self.samples[self.videos % 2].add(vectors)
         if self.score is not None:
             self.score.add(vectors)
 
@@ -64,26 +70,26 @@ class _Distance(SetMetric):
         return obtain.missing(self.network)
 
     @abstractmethod
-    def gather(self) -> _Seen: ...
+    def gather(self) -> Seen: ...
 
     def compare(self, ours: Gather, reference: Gather) -> Iterator[Score]:
-        assert isinstance(ours, _Seen)
-        assert isinstance(reference, _Seen)
+        assert isinstance(ours, Seen)
+        assert isinstance(reference, Seen)
         a, b = ours.all, reference.all
         if min(a.count, b.count) < 2:
             return
         of = f"{a.count} {self.what} against {b.count}{_sizes(ours, reference)}"
         few = f"; fewer than {ENOUGH}, so it is too high" if min(a.count, b.count) < ENOUGH else ""
-        halves = reference.halves
-        floor = frechet(*halves) if min(half.count for half in halves) >= 2 else None
-        yield Score(self.quantities[0], frechet(a, b), of + few, floor)
-        value, error = kernel_distance(ours.sample.vectors, reference.sample.vectors)
-        kept = max(len(ours.sample), len(reference.sample)) < max(a.count, b.count)
-        drawn = f", {len(ours.sample)} and {len(reference.sample)} drawn of them" if kept else ""
-        yield Score(self.quantities[1], value, of + drawn, 0.0, error)
+        split = min(half.count for half in reference.halves) >= 2
+        yield Score(self.quantities[0], frechet(a, b), of + few, frechet(*reference.halves) if split else None)
+        here, there = ours.sample, reference.sample
+        value, error = kernel_distance(here, there)
+        floor = kernel_distance(*(sample.vectors for sample in reference.samples))[0] if split else None
+        drawn = "" if (len(here), len(there)) == (a.count, b.count) else f", {len(here)} and {len(there)} drawn of them"
+        yield Score(self.quantities[1], value, of + drawn, floor, error)
 
 
-def _sizes(ours: _Seen, reference: _Seen) -> str:
+def _sizes(ours: Seen, reference: Seen) -> str:
     told = [", ".join(sorted(f"{w}x{h}" for w, h in seen.sizes)) for seen in (ours, reference)]
     return f", {told[0]} pixels" if told[0] == told[1] else f", {told[0]} against {told[1]} pixels"
 
@@ -94,7 +100,7 @@ class VideoDistance(_Distance):
     network = "i3d"
 
     def __init__(self, length: int) -> None:
-        """length: frames of a clip, 16 or more."""
+        """length: frames of a clip, 9 or more."""
         self.length, self.what = length, f"clips of {length} frames"
         self.name = "fvd" if length == 16 else f"fvd-{length}"
         self.usual = length == 16
@@ -118,13 +124,13 @@ class VideoDistance(_Distance):
             ),
         )
 
-    def gather(self) -> _Seen:
-        return _Clips(self.length)
+    def gather(self) -> Clips:
+        return Clips(self.length)
 
     def compare(self, ours: Gather, reference: Gather) -> Iterator[Score]:
         yield from super().compare(ours, reference)
-        assert isinstance(ours, _Clips)
-        assert isinstance(reference, _Clips)
+        assert isinstance(ours, Clips)
+        assert isinstance(reference, Clips)
         assert ours.score is not None
         assert reference.score is not None
         if ours.score.count:
@@ -133,7 +139,7 @@ class VideoDistance(_Distance):
             yield Score(self.quantities[2], value, f"{ours.score.count} {self.what}{real}", error=error)
 
 
-class _Clips(_Seen):
+class Clips(Seen):
     def __init__(self, length: int) -> None:
         super().__init__(i3d.CLASSES)
         self.score = InceptionScore(i3d.CLASSES)
@@ -151,7 +157,7 @@ class _Clips(_Seen):
                 clip = torch.stack(self._held)[None].to(self._device)
                 net = obtain.network("i3d", self._device)
                 assert isinstance(net, i3d.I3D)
-                self._add(i3d.logits(net, clip))
+                self.keep(i3d.logits(net, clip))
                 self._held = []
 
 
@@ -175,11 +181,11 @@ class FrameDistance(_Distance):
         ),
     )
 
-    def gather(self) -> _Seen:
+    def gather(self) -> Seen:
         return _Frames()
 
 
-class _Frames(_Seen):
+class _Frames(Seen):
     def __init__(self) -> None:
         super().__init__(inception.FEATURES)
         obtain.network("inception")
@@ -189,7 +195,7 @@ class _Frames(_Seen):
         net = obtain.network("inception", self._device)
         assert isinstance(net, inception.Inception)
         for part in torch.split(chosen, _AT_ONCE) if len(chosen) else ():
-            self._add(inception.features(net, part.to(self._device)))
+            self.keep(inception.features(net, part.to(self._device)))
 
 
 METRICS = (VideoDistance(16), VideoDistance(128), FrameDistance())

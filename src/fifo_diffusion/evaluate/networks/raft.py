@@ -178,18 +178,6 @@ def seen(frames: Tensor) -> Tensor:
     return shorter_side(frames, SIDE, 8) / 127.5 - 1
 
 
-def warped(pictures: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """What lies in these pictures (N, C, H, W) where the flow (N, 2, H, W) points, and whether that is inside them
-    (N, H, W).
-    """
-    height, width = flow.shape[2:]
-    at = _places(flow) + flow
-    size = torch.tensor([width, height], dtype=flow.dtype, device=flow.device).view(2, 1, 1)
-    inside = ((at >= 0) & (at <= size - 1)).all(dim=1)
-    places = ((2 * at + 1) / size - 1).permute(0, 2, 3, 1)
-    return functional.grid_sample(pictures, places, padding_mode="border", align_corners=False), inside
-
-
 def converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The published file's tensors, with the batch normalisation of the context network folded in."""
     plain = {name.removeprefix("module."): value for name, value in tensors.items()}
