@@ -324,7 +324,7 @@ def held_bytes() -> int:
     """What tensors and Python hold."""
     gc.collect()
     tensors = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if is_tensor(t)}
-    return sum(tensors.values()) + tracemalloc.get_traced_memory()[0]
+    return int(sum(tensors.values())) + tracemalloc.get_traced_memory()[0]
 
 
 def is_tensor(thing: object) -> bool:
