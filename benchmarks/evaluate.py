@@ -48,7 +48,7 @@ def moving(side: int) -> Iterator[Frame]:
 
 def speed(side: int, names: list[str], frames: int = 48) -> Iterator[Row]:
     clip = np.stack(list(islice(moving(side), frames)))
-    blocks = torch.from_numpy(clip).permute(0, 3, 1, 2).contiguous().split(16)
+    blocks = torch.split(torch.from_numpy(clip).permute(0, 3, 1, 2).contiguous(), 16)
     for metric in choose(names, False).metrics:
         video = Video("clip", (side, side), prompt="a red balloon")
         if not metric.suits(video):
@@ -68,7 +68,9 @@ def flows(clip: Frame) -> Iterator[Row]:
     seeker = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     ways: dict[str, Callable[[Any, Any], Any]] = {
         "DIS alone": lambda before, after: seeker.calc(before, after, None),
-        "Farneback alone": lambda *pair: cv2.calcOpticalFlowFarneback(*pair, None, 0.5, 3, 15, 3, 5, 1.2, 0),
+        "Farneback alone": lambda before, after: cv2.calcOpticalFlowFarneback(
+            before, after, None, 0.5, 3, 15, 3, 5, 1.2, 0
+        ),
     }
     for name, seek in ways.items():
         began = time.process_time()

@@ -324,7 +324,7 @@ def held_bytes() -> int:
     """What tensors and Python hold."""
     gc.collect()
     tensors = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in gc.get_objects() if is_tensor(t)}
-    return sum(tensors.values()) + tracemalloc.get_traced_memory()[0]
+    return int(sum(tensors.values())) + tracemalloc.get_traced_memory()[0]
 
 
 def is_tensor(thing: object) -> bool:
@@ -502,8 +502,12 @@ def test_metrics_are_chosen_by_name() -> None:
     assert [metric.name for metric in choose(["flicker", "picture"], False).metrics] == ["flicker", "picture"]
     with pytest.raises(BadInput, match="there is no metric 'flikker'; those that there are: motion, "):
         choose(["flikker"], False)
-    everything = choose([], False)
-    assert {one.metric for one in everything.without}.isdisjoint(metric.name for metric in everything.metrics)
+    usual, everything = choose([], False), choose(["all"], False)
+    for chosen in (usual, everything):
+        names = {metric.name for metric in chosen.metrics} | {one.metric for one in chosen.without}
+        assert names == {metric.name for metric in known()}  # what is not measured is told
+    assert all(metric.usual for metric in usual.metrics)
+    assert choose(["usual", "flicker"], False) == usual
 
 
 def test_prompts_and_seeds_become_jobs(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def videos(
         Path | None, option("Folder of reference videos, for distances such as FVD, and real against real.")
     ] = None,
     metrics: Annotated[
-        str | None, option("Only these, by name, with commas: see `fifo evaluate metrics` (default: all).")
+        str | None, option("By name, with commas, usual or all: see `fifo evaluate metrics` (default: usual).")
     ] = None,
     vbench: Annotated[
         bool,
@@ -248,6 +248,7 @@ def metrics() -> None:
         why = metric.missing()
         state = "[green]here[/]" if why is None else "[yellow]not here[/]"
         kind = "  [dim]with --against[/]" if isinstance(metric, SetMetric) else ""
+        kind += "" if metric.usual else "  [dim]only when named[/]"
         out.print(f"[bold]{metric.name}[/]  {state}{kind}  [dim]needs {escape(metric.needs)}[/]", soft_wrap=True)
         if why is not None:
             out.print(f"    [yellow]{escape(why)}[/]", soft_wrap=True)

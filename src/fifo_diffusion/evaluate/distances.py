@@ -103,6 +103,7 @@ class VideoDistance(_Distance):
         """length: frames of a clip, 9 or more."""
         self.length, self.what = length, f"clips of {length} frames"
         self.name = "fvd" if length == 16 else f"fvd-{length}"
+        self.usual = length == 16
         seen = f"I3D Kinetics-400 logits, {length} frames"
         self.quantities = (
             Quantity(

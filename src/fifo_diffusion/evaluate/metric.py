@@ -78,6 +78,7 @@ class Metric(ABC):
     name: str  # what --metrics calls it: one word, or several with dashes
     quantities: tuple[Quantity, ...]
     needs: str = "nothing"  # a package, or a network by its name and where its weights come from
+    usual: bool = True  # measured where none is named: off for what takes long and says what another says too
 
     def missing(self) -> str | None:
         """Why it cannot be had on this machine, and how it could, in one sentence; None where it can.  Loads nothing
@@ -123,6 +124,7 @@ class SetMetric(ABC):
     name: str
     quantities: tuple[Quantity, ...]
     needs: str = "nothing"
+    usual: bool = True
 
     def missing(self) -> str | None:
         """As `Metric.missing`."""

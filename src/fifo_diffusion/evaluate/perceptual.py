@@ -20,6 +20,7 @@ class Perceptual(Metric):
     def __init__(self, kind: lpips.Kind, full: str) -> None:
         self._kind: lpips.Kind = kind
         self.name = "lpips" if kind == "alex" else f"lpips-{kind}"
+        self.usual = kind == "alex"
         self.needs = f"LPIPS over {full} (fifo evaluate fetch lpips-{kind})"
         self.quantities = (
             Quantity(

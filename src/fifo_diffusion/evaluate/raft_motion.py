@@ -18,6 +18,7 @@ class RaftMotion(Metric):
     name = "raft"
     needs = "RAFT and the package opencv-python-headless (fifo evaluate fetch raft)"
     quantities = quantities("RAFT")
+    usual = False
 
     def missing(self) -> str | None:
         return flow.METRICS[0].missing() or obtain.missing("raft")
