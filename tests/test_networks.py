@@ -248,6 +248,7 @@ def test_numpy_arrays_of_any_order() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_script_is_read_without_its_program() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 2, 1, bias=False)))
+    net[0].weight = nn.Parameter(torch.rand(3, 5, 3, 3).transpose(0, 1)[1:])  # a view, with strides and an offset
     held = io.BytesIO()
     torch.jit.save(torch.jit.script(net), held)
     found = read_script(held.getvalue())
