@@ -27,8 +27,8 @@ from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge
 from fifo_diffusion.evaluate.known import known
 from fifo_diffusion.evaluate.measure import Bench, mean_and_error, names_of
 from fifo_diffusion.evaluate.metric import Gather, Meter, Metric, Quantity, Reading, Score, SetMetric, Video
-from fifo_diffusion.evaluate.picture import Picture
 from fifo_diffusion.evaluate.page import _best
+from fifo_diffusion.evaluate.picture import Picture
 from fifo_diffusion.evaluate.plots import Line, number, plot, steps
 from fifo_diffusion.evaluate.reading import FILES, Found, find, open_video, shrink
 from fifo_diffusion.evaluate.result import About, Evaluation, Mean, SetResult, read
