@@ -27,10 +27,11 @@ from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge
 from fifo_diffusion.evaluate.known import known
 from fifo_diffusion.evaluate.measure import Bench, mean_and_error, names_of
 from fifo_diffusion.evaluate.metric import Gather, Meter, Metric, Quantity, Reading, Score, SetMetric, Video
+from fifo_diffusion.evaluate.page import _best
 from fifo_diffusion.evaluate.picture import Picture
 from fifo_diffusion.evaluate.plots import Line, number, plot, steps
 from fifo_diffusion.evaluate.reading import FILES, Found, find, open_video, shrink
-from fifo_diffusion.evaluate.result import read
+from fifo_diffusion.evaluate.result import About, Evaluation, Mean, SetResult, read
 from fifo_diffusion.evaluate.seeds import listed
 from fifo_diffusion.evaluate.series import Series
 from fifo_diffusion.evaluate.sheets import ACROSS, SLITS, Watching
@@ -576,6 +577,31 @@ def test_plots_have_round_numbers_and_only_what_there_is() -> None:
     assert drawn.count("<polyline") == 1
     assert "t&lt;" in drawn
     assert plot([Line("b", 1, [0], [None])], "t") == ""
+
+
+def test_only_what_is_surely_better_is_set_in_bold() -> None:
+    about = About(name="q", metric="m", unit="", says="", better="lower")
+
+    def found(*means: tuple[float, float | None]) -> Evaluation:
+        sets = tuple(
+            SetResult(
+                name=str(i),
+                videos=(),
+                means={"q": Mean(mean=mean, error=error, drift=None, drift_error=None, videos=3)},
+            )
+            for i, (mean, error) in enumerate(means)
+        )
+        return Evaluation(
+            fifo_diffusion="0", date="", command="", machine={}, quantities=(about,), sets=sets, wall_seconds=0,
+            peak_memory_mb=0,
+        )  # fmt: skip
+
+    sure, unsure, alone = found((5, 1), (2, 0.5)), found((5, 1), (3, 0.5)), found((5, None), (2, None))
+    assert _best(sure, about) is sure.sets[1].means["q"]
+    assert _best(unsure, about) is None
+    assert _best(alone, about) is None
+    assert _best(sure, about.model_copy(update={"better": "higher"})) is sure.sets[0].means["q"]
+    assert _best(sure, about.model_copy(update={"better": "neither"})) is None
 
 
 def evaluate(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -84,7 +85,9 @@ def _summary(found: Evaluation) -> Iterator[str]:
         return
     yield "<section><h2>Means</h2><div class=wide><table><thead><tr><th>quantity<th>unit"
     for one in found.sets:
-        yield f"<th class=num>{escape(one.name)}<small>{_count(len(one.videos), 'video')}</small><th class=num>drift"
+        whole = sum(video.error is None for video in one.videos)
+        videos = _count(whole, "video") if whole == len(one.videos) else f"{whole} of {len(one.videos)} videos"
+        yield f"<th class=num>{escape(one.name)}<small>{videos}</small><th class=num>drift"
     yield "</tr></thead><tbody>"
     metric = None
     for quantity in shown:
@@ -95,11 +98,12 @@ def _summary(found: Evaluation) -> Iterator[str]:
         yield f"<td class=unit>{escape(quantity.unit)}"
         for one in found.sets:
             mean = one.means.get(quantity.name)
-            yield "<td class=num>–<td class=num>–" if mean is None else _mean(mean, mean.mean == best)
+            yield "<td class=num>–<td class=num>–" if mean is None else _mean(mean, mean is best)
         yield "</tr>"
     yield "</tbody></table></div><p class=note>Means over each video, then over the videos of a set, ± standard error "
     yield "over videos. Drift is |M(first 15 %) − M(last 15 %)| of each video. Consistency and flicker reward still "
-    yield f"videos: read them beside the dynamic degree. {_other_sizes(found)}</p></section>"
+    bold = "Bold is better than all others by more than two standard errors. " if len(found.sets) > 1 else ""
+    yield f"videos: read them beside the dynamic degree. {bold}{_other_sizes(found)}</p></section>"
 
 
 def _other_sizes(found: Evaluation) -> str:
@@ -114,11 +118,20 @@ def _way(quantity: About) -> str:
     return f'<span class=way title="{BETTER[quantity.better]}">{ARROW[quantity.better]}</span>'
 
 
-def _best(found: Evaluation, quantity: About) -> float | None:
-    of = [one.means[quantity.name].mean for one in found.sets if quantity.name in one.means]
-    if len(of) < 2 or quantity.better == "neither" or len(set(of)) == 1:
+def _best(found: Evaluation, quantity: About) -> Mean | None:
+    """The set that is better than every other by more than two standard errors of the difference."""
+    means = [one.means[quantity.name] for one in found.sets if quantity.name in one.means]
+    if len(means) < 2 or quantity.better == "neither":
         return None
-    return max(of) if quantity.better == "higher" else min(of)
+    sign = 1 if quantity.better == "higher" else -1
+    best, *others = sorted(means, key=lambda mean: -sign * mean.mean)
+    return best if all(_apart(best, other) for other in others) else None
+
+
+def _apart(one: Mean, other: Mean) -> bool:
+    if one.error is None or other.error is None:
+        return False
+    return abs(one.mean - other.mean) > 2 * math.hypot(one.error, other.error)
 
 
 def _mean(mean: Mean, best: bool) -> str:
@@ -139,11 +152,12 @@ def _distances(found: Evaluation) -> Iterator[str]:
     for one in found.sets:
         for distance in one.distances:
             floor = "–" if distance.floor is None else number(distance.floor)
-            yield f"<tr><th>{escape(one.name)}<td>{escape(distance.quantity)}<td class=num>"
+            about = next(quantity for quantity in found.quantities if quantity.name == distance.quantity)
+            yield f"<tr><th>{escape(one.name)}<td>{escape(distance.quantity)} {_way(about)}<td class=num>"
             yield f"{_value(distance.value, distance.error)}<td class='num soft'>{floor}"
             yield f"<td class=says>{escape(distance.of)}</tr>"
-    yield "</tbody></table></div><p class=note>Lower is nearer. Real against real is one half of the reference against "
-    yield "its other half: what no video can be expected to be below.</p></section>"
+    yield "</tbody></table></div><p class=note>Real against real is one half of the reference against its other "
+    yield "half: what no video can be expected to be nearer than.</p></section>"
 
 
 def _over_time(found: Evaluation) -> Iterator[str]:

@@ -80,7 +80,7 @@ def _thumb(frame: Picture) -> Picture:
 
     picture = Image.fromarray(frame)
     picture.thumbnail((THUMB, THUMB))
-    return np.asarray(picture).copy()
+    return np.asarray(picture)
 
 
 def _coded(picture: Picture) -> bytes:
