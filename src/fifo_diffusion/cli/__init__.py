@@ -9,7 +9,7 @@ import sys
 
 from rich.markup import escape
 
-from fifo_diffusion.cli import generate, resume, batch, about  # noqa: F401  # isort: skip  (in the order of --help)
+from fifo_diffusion.cli import generate, resume, batch, evaluate, evaluate_fetch, gates, about  # noqa: F401  # isort: skip  (in the order of --help)
 from fifo_diffusion.cli.among import among_ranks, from_rank
 from fifo_diffusion.cli.app import app, console
 from fifo_diffusion.errors import FifoError
