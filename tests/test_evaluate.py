@@ -263,13 +263,14 @@ def test_a_change_of_the_prompt_is_timed_from_its_frame() -> None:
     judge(torch.zeros(2, LOOK, 3, 16, 16))
     judge.eval()
     seen = [judge.verdict(clip[i : i + LOOK])["colour"] for i in range(27)]
-    new = seen[12]
-    looking = Looking(judge, Video("clip", (16, 16), cues=((0, "a balloon"), (5, f"a {new} balloon"))))
+    at, new = len(seen) - STEADY, seen[-STEADY]  # just enough looks are left to see it
+    looking = Looking(judge, Video("clip", (16, 16), cues=((0, "a balloon"), (at, f"a {new} balloon"))))
     heard(looking, clip)
     facts = looking.facts()
     assert facts["prompt changes"] == [
-        {"at frame": 5, "prompt": f"a {new} balloon", "shows after": {"colour": first_shown(new, seen[5:])}}
+        {"at frame": at, "prompt": f"a {new} balloon", "shows after": {"colour": first_shown(new, seen[at:])}}
     ]
+    assert first_shown(new, seen[at:]) == 0  # of these weights
     assert facts["seen"][0]["frames"] == "0–29"
 
 
