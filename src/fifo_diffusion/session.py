@@ -17,12 +17,12 @@ from torch import Tensor
 from fifo_diffusion import methods, models
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.config import Decided
-from fifo_diffusion.decide import clip_of, plan_of
+from fifo_diffusion.decide import clip_of, guided_levels_of, plan_of
 from fifo_diffusion.decode import to_frames, to_pixels
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.groups import Agreed, groups
-from fifo_diffusion.guidance import Guided
+from fifo_diffusion.guidance import Guided, GuidedLevels
 from fifo_diffusion.interrupt import uninterrupted
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.methods.setting import Setting
@@ -121,12 +121,17 @@ class Session:
         return Engine(
             plan=plan,
             schedule=schedule,
-            execute=self._execute(Batched(self._denoiser(schedule), run.batch)),
+            execute=self._at_levels(self._execute(Batched(self._denoiser(schedule), run.batch))),
             condition=self.prompts,
             noise=SeededNoise(run.seed),
             eta=run.eta,
             solver=run.solver,
         )
+
+    def _at_levels(self, execute: Executor) -> Executor:
+        """Guided where the run says so.  Around all else, for what deals guidance's halves must know which there are."""
+        levels = guided_levels_of(self.run)
+        return execute if levels is None else GuidedLevels(execute, self.run.guidance, *levels)
 
     def _execute(self, alone: Executor) -> Executor:
         if self.group is None:

@@ -59,6 +59,7 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
             "lookahead",
             "eta",
             "guidance",
+            "guidance_levels",
             "batch",
         )
         settings = {name: value for name, value in settings.items() if name not in of_the_model}

@@ -82,7 +82,13 @@ def generate(
         int | None, _method("Windows the queue is cut into: more is slower and finer.", "--partitions", "-n")
     ] = None,
     lookahead: Annotated[str | None, _method(_LOOKAHEAD)] = None,
+    frames_per_level: Annotated[
+        int | None, _method("Frames that share a level and leave together: as many times faster, coarser (default: 1).")
+    ] = None,
     guidance: Annotated[float | None, _method("Guidance scale; 1 is off and twice as fast.")] = None,
+    guidance_levels: Annotated[
+        str | None, _method("FIRST-LAST: guidance at these noise levels only; faster, not the same (default: all).")
+    ] = None,
     eta: Annotated[float | None, _method("Fresh noise while denoising, from 0 (none) to 1.")] = None,
     solver: Annotated[str | None, _method("ddim, or 2m: second order, eta 0 (default: ddim).")] = None,
     levels: Annotated[str | None, _method("even, or paper: the authors' table (default: even).")] = None,
@@ -112,7 +118,7 @@ def generate(
         "method": method, "steps": steps, "stride": stride, "overlap": overlap, "partitions": partitions,
         "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
         "device": device, "dtype": dtype, "batch": batch, "split": split, "memory": memory,
-        "lora": lora or None, "clip": clip,
+        "lora": lora or None, "clip": clip, "frames_per_level": frames_per_level, "guidance_levels": guidance_levels,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}
     if seconds is not None and frames is not None:

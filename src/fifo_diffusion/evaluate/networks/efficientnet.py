@@ -61,8 +61,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else functional.relu6(self.expand(x))
-        y = self.project(functional.relu6(self.depthwise(y)))
-        return x + y if self.short else y
+        out: Tensor = self.project(functional.relu6(self.depthwise(y)))
+        return x + out if self.short else out
 
 
 @torch.inference_mode()
