@@ -1,6 +1,7 @@
 """`fifo evaluate`: known motion gives known flow, noise its flicker, a broken video a row; and no frame is kept."""
 
 import gc
+import inspect
 import json
 import os
 import re
@@ -18,7 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fifo_diffusion.batch.jobs import Job
 from fifo_diffusion.cli import main
+from fifo_diffusion.cli.evaluate import videos
+from fifo_diffusion.cli.generate import generate
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.evaluate.choosing import choose
 from fifo_diffusion.evaluate.cuts import Cuts
@@ -675,6 +679,11 @@ def test_wrong_words_are_one_sentence(
     assert (end.value.code, spoken.out) == (2, "")
     assert why in spoken.err
     assert len(spoken.err.splitlines()) == 1
+
+
+def test_every_flag_that_makes_a_video_what_it_is_can_be_said() -> None:
+    flags = set(inspect.signature(generate).parameters) & set(Job.model_fields)
+    assert flags - set(inspect.signature(videos).parameters) == {"prompt", "split", "only_new"}  # a batch has none
 
 
 def test_the_metrics_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
