@@ -1,6 +1,7 @@
 """`fifo evaluate`: known motion gives known flow, noise its flicker, a broken video a row; and no frame is kept."""
 
 import gc
+import inspect
 import json
 import os
 import re
@@ -18,7 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fifo_diffusion.batch.jobs import Job
 from fifo_diffusion.cli import main
+from fifo_diffusion.cli.evaluate import videos
+from fifo_diffusion.cli.generate import generate
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.evaluate.choosing import choose
 from fifo_diffusion.evaluate.cuts import Cuts
@@ -263,13 +267,14 @@ def test_a_change_of_the_prompt_is_timed_from_its_frame() -> None:
     judge(torch.zeros(2, LOOK, 3, 16, 16))
     judge.eval()
     seen = [judge.verdict(clip[i : i + LOOK])["colour"] for i in range(27)]
-    new = seen[12]
-    looking = Looking(judge, Video("clip", (16, 16), cues=((0, "a balloon"), (5, f"a {new} balloon"))))
+    at, new = len(seen) - STEADY, seen[-STEADY]  # just enough looks are left to see it
+    looking = Looking(judge, Video("clip", (16, 16), cues=((0, "a balloon"), (at, f"a {new} balloon"))))
     heard(looking, clip)
     facts = looking.facts()
     assert facts["prompt changes"] == [
-        {"at frame": 5, "prompt": f"a {new} balloon", "shows after": {"colour": first_shown(new, seen[5:])}}
+        {"at frame": at, "prompt": f"a {new} balloon", "shows after": {"colour": first_shown(new, seen[at:])}}
     ]
+    assert first_shown(new, seen[at:]) == 0  # of these weights
     assert facts["seen"][0]["frames"] == "0–29"
 
 
@@ -674,6 +679,11 @@ def test_wrong_words_are_one_sentence(
     assert (end.value.code, spoken.out) == (2, "")
     assert why in spoken.err
     assert len(spoken.err.splitlines()) == 1
+
+
+def test_every_flag_that_makes_a_video_what_it_is_can_be_said() -> None:
+    flags = set(inspect.signature(generate).parameters) & set(Job.model_fields)
+    assert flags - set(inspect.signature(videos).parameters) == {"prompt", "split", "only_new"}  # a batch has none
 
 
 def test_the_metrics_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,8 +33,8 @@ _MAKING = "Making the videos (flags of fifo generate)"
 _making = partial(option, panel=_MAKING)
 _LENT = (
     "model", "weights", "lora", "frames", "seed", "negative_prompt", "size", "fps", "scale", "crf", "method", "steps",
-    "stride", "overlap", "partitions", "lookahead", "guidance", "eta", "solver", "levels", "start", "dtype", "batch",
-    "memory",
+    "stride", "overlap", "partitions", "frames_per_level", "lookahead", "guidance", "guidance_levels", "eta", "solver",
+    "levels", "start", "dtype", "batch", "memory",
 )  # fmt: skip
 
 
@@ -119,6 +119,8 @@ def videos(
     name = Path(re.sub(r"\.(json|html)$", "", output or "evaluation"))
     if name.is_dir() or not name.parent.is_dir():
         raise BadInput(f"--output is {output or name}; give a name in a folder that exists, such as evaluation")
+    if not os.access(name.parent, os.W_OK | os.X_OK):
+        raise BadInput(f"--output is {output or name}, and {name.parent} may not be written to; name another place")
     making = {key: value for key, value in said.items() if value not in (None, [])}
     if prompts is None and (making or videos is not None or png or seeds != 1):
         flag = next(iter(making), "videos" if videos is not None else "png" if png else "seeds")

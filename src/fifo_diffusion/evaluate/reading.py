@@ -75,7 +75,7 @@ def _is_pictures(path: Path) -> bool:
 
 def _within(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir(), key=natural):
-        if path.name.startswith(".") or path.suffix == ".run" or ".partial" in path.suffixes:
+        if path.name.startswith(".") or ".partial" in path.suffixes:
             continue  # what fifo keeps beside its videos
         if path.is_dir():
             yield from [path] if _is_pictures(path) else _within(path)
