@@ -129,7 +129,7 @@ class Session:
         )
 
     def _at_levels(self, execute: Executor) -> Executor:
-        """Guided where the run says so.  Around all else, for what deals guidance's halves must know which there are."""
+        """Guided where the run says so.  Around all else: what deals guidance's halves must know them."""
         levels = guided_levels_of(self.run)
         return execute if levels is None else GuidedLevels(execute, self.run.guidance, *levels)
 
