@@ -228,4 +228,4 @@ def _completed(parser: object, flag: str) -> bool:
         left = parser.parse_args(["-m", "fifo_diffusion", "generate", flag, "x"]).training_script_args  # type: ignore[attr-defined]
     except SystemExit:
         return True
-    return left != ["generate", flag, "x"]
+    return bool(left != ["generate", flag, "x"])
