@@ -62,6 +62,7 @@ def _says_something(prompt: str) -> str:
 
 Prompt = Annotated[str, AfterValidator(_says_something)]
 Guidance = Annotated[float, Field(ge=0, le=50)]
+Halves = Literal["together", "apart"]
 
 
 class _Settings(BaseModel):
@@ -118,9 +119,11 @@ class Run(_Settings):
     guidance_levels: GuidanceLevels | None = None  # FIRST-LAST, 1 .. K; None: all of them
     batch: Annotated[int, Field(ge=1)] | None = None
     memory: Literal["auto", "low", "high"] = "auto"  # low: as little as can be; auto: by what the GPU has
+    halves: Halves | None = None  # of guidance: as one call, or two, which ranks can share (memory low has two)
     split: Annotated[int, Field(ge=1, le=64)] = 1  # ranks that share one network, where it is too large for one
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"  # the network by torch.compile; changes the last bits
 
     @field_validator("cues")
     @classmethod
@@ -165,6 +168,7 @@ class Decided(Run):
     guidance: Guidance
     batch: Annotated[int, Field(ge=1)]
     memory: Literal["low", "high"] = "high"
+    halves: Halves = "together"
 
 
 def _sentence(error: ValidationError, kind: type[_Settings]) -> str:

@@ -79,7 +79,8 @@ class Noise(Protocol):
     """The seam through which all randomness comes."""
 
     def __call__(self, frame: int, level: int, like: Tensor, /) -> Tensor:
-        """The unit normal of one frame at one level, as `like` (B, C, H, W): always the same one.
+        """The unit normal of one frame at one level, as `like` (B, C, H, W): always the same one.  The engine asks for
+        it on the host.
 
         A name is used at most once in a stream: (frame, its first level) when the frame enters the
         queue, (frame, k) for the fresh noise of its step down to level k.

@@ -53,6 +53,7 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
             "weights",
             "lora",
             "memory",
+            "halves",
             "size",
             "fps",
             "partitions",
@@ -66,7 +67,7 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
     if "prompt" in said:
         settings.pop("cues")  # they go on from the prompt that was
     if {"partitions", "lookahead"} & said.keys():
-        settings.pop("batch", None)
+        settings = {name: value for name, value in settings.items() if name not in ("batch", "halves")}
     if "clip" in said:
         settings.pop("clip_sha256", None)
     method = said.get("method", before.run.method)

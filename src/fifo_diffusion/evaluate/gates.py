@@ -6,8 +6,10 @@ model's; a gate is only as good as that.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.decode import psnr, to_frames, to_pixels
-from fifo_diffusion.evaluate.judge import ATTRIBUTES, LOOK, Judge, accuracy, held_out, train_judge
+from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge, accuracy, held_out, train_judge
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models import card
 from fifo_diffusion.models.embedded.model import Embedded
@@ -62,11 +64,11 @@ def measure(
 
     judge = trained_judge(sprites, size, folder, judge_steps)
     real = accuracy(judge, held_out(sprites, size, 400, card("embedded").window))
-    for name in ATTRIBUTES:
+    for name in JUDGED:
         yield Gate(f"judge on real clips: {name}", 100 * real[name], 99.0, "%")
 
     base = accuracy(judge, base_clips(model, sprites, size, clips, guidance, steps, eta))
-    for name, wanted in (("motion", 80.0), ("colour", 90.0), ("scene", 90.0), ("subject", None)):
+    for name, wanted in (("motion", 80.0), ("colour", 90.0), ("scene", 90.0), ("subject", None), ("speed", None)):
         yield Gate(f"base clips: {name}", 100 * base[name], wanted, "%")
 
 
@@ -102,11 +104,21 @@ def _autoencoded(model: Embedded, frames: NDArray[np.uint8]) -> NDArray[np.uint8
     return to_frames(pixels[:, 0])
 
 
+def judge_file(folder: Path, size: int, steps: int = JUDGE_STEPS) -> Path:
+    """Where a judge of this size is kept; one of other attributes has another name."""
+    knows = sha256(json.dumps(JUDGED).encode()).hexdigest()[:8]
+    return folder / f"judge-{size}-{steps}-{knows}.safetensors"
+
+
 def trained_judge(sprites: Sprites, size: int, folder: Path, steps: int = JUDGE_STEPS) -> Judge:
     """Trained once and kept in the folder."""
-    file = folder / f"judge-{size}-{steps}.safetensors"
+    file = judge_file(folder, size, steps)
     if not file.exists():
         save_file(train_judge(sprites, size, steps).state_dict(), file)
+    return load_judge(file, size)
+
+
+def load_judge(file: Path, size: int) -> Judge:
     judge = Judge()
     judge(torch.zeros(2, LOOK, 3, size, size))  # so that the lazy layer knows its width
     judge.load_state_dict(load_file(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -51,6 +52,42 @@ def say(caption: Caption, rng: np.random.Generator, leave_out: float = 0.08) -> 
     action = f"{speed} {motion}" if rng.random() < 0.4 else f"{motion} {speed}"
     where = maybe(f"{rng.choice(_OVER)} {rng.choice(SCENES[caption.scene].words)}")
     return " ".join(f"a {maybe(caption.colour)} {maybe(subject)} {maybe(action)} {where}".split())
+
+
+def understood(text: str) -> dict[str, str]:
+    """The attributes that a text says, by name; what moves without a word of its speed has speed "".
+
+    Of two values of one attribute the one that is said first counts.
+    """
+    tables: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+        "subject": {name: subject.words for name, subject in SUBJECTS.items()},
+        "colour": {name: (name,) for name in COLOURS},
+        "scene": {name: scene.words for name, scene in SCENES.items()},
+        "motion": _MOVING,
+        "speed": _SPEED,
+    }
+    said = {name: found for name, table in tables.items() if (found := _first(text.lower(), table)) is not None}
+    if said.get("motion", "still") == "still":
+        said.pop("speed", None)
+    else:
+        said.setdefault("speed", "")
+    return said
+
+
+def _first(text: str, table: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The value one of whose words stands first; of those at one place the longest words."""
+    found = [
+        (match.start(), -len(word), value)
+        for value, words in table.items()
+        for word in words
+        if word and (match := re.search(rf"\b{re.escape(_bare(word))}\b", text))
+    ]
+    return min(found)[2] if found else None
+
+
+def _bare(words: str) -> str:
+    """Without an article: a desert is the desert."""
+    return re.sub(r"^(the|a|an) ", "", words)
 
 
 def vocabulary() -> list[str]:

@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from fifo_diffusion.decode import PerFrame, encode_each
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.base import Model
+from fifo_diffusion.models.compiled import compiled
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.text import TextEncoder
 from fifo_diffusion.models.embedded.transformer import VideoTransformer
@@ -55,6 +56,9 @@ class Embedded(Model):
 
     def denoiser(self, schedule: NoiseSchedule) -> Denoiser:
         return self._denoise
+
+    def compile(self, backend: str = "inductor") -> None:
+        self._denoise = compiled(self._denoise, self.device, backend)  # type: ignore[method-assign]
 
     def attend_over(self, temporal: Temporal) -> None:
         """Space is attended to together with time, so a part of the frames is all their tokens."""
