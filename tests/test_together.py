@@ -169,7 +169,7 @@ def test_a_rank_that_raises_ends_the_job_with_its_error(rank: int, tmp_path: Pat
 
 def test_a_rank_without_memory_says_so_in_a_sentence(tmp_path: Path) -> None:
     own, summary = broken(tmp_path, BROKEN, *SAID, "--frames", "400", BROKEN="1", HOW="memory")
-    why = "the memory does not suffice (1152921504606846976 bytes"
+    why = "the memory does not suffice (4611686018427387904 bytes"
     assert own.count(f"error: rank 1: {why}") == 1, own
     assert "Traceback" not in own.split("error: ")[0]
     assert why in summary
