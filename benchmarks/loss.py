@@ -1,6 +1,6 @@
 """How long until a job of torchrun is over, or goes on, when a rank or the network is lost; and is nothing else lost?
 
-    python benchmarks/loss.py [--ranks 4] [--silence 4] [--only "rank 0 killed" ...] [--conf read_timeout=5]
+    python benchmarks/loss.py [--ranks 4] [--silence 4] [--only "rank 0 killed" ...] [--conf read_timeout=15]
 
 Each row makes a video with the model gauss and breaks it once there is a checkpoint.  "over s": from then until
 torchrun has ended (of two hosts: each); where it starts the ranks again, until the video is done.  Then one process
@@ -141,7 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--silence", type=float, default=4.0, help="FIFO_SILENCE")
-    parser.add_argument("--conf", default="read_timeout=5", help="torchrun's --rdzv-conf of the last row")
+    parser.add_argument("--conf", default="read_timeout=15", help="torchrun's --rdzv-conf of the last row")
     parser.add_argument("--only", nargs="+", help="names of rows")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
