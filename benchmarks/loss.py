@@ -91,11 +91,11 @@ def signalled(folder: Path, arguments: argparse.Namespace, rank: int, number: si
         return over(jobs, began)
 
 
-def unplugged(folder: Path, arguments: argparse.Namespace, where: Sequence[str]) -> str:
-    torchrun, said = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1", *where], [*SAID, "--frames", MANY]
+def unplugged(folder: Path, arguments: argparse.Namespace, where: Callable[[int], Sequence[str]]) -> str:
+    torchrun, said = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1"], [*SAID, "--frames", MANY]
     with hosts() as names:
         commands = [
-            ["ip", "netns", "exec", host, *torchrun, "--node-rank", str(node), "-m", "fifo_diffusion", *said]
+            ["ip", "netns", "exec", host, *torchrun, *where(node), "-m", "fifo_diffusion", *said]
             for node, host in enumerate(names)
         ]
         silence, device = f"{arguments.silence:g}", "eth-fifo"
@@ -145,7 +145,15 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="names of rows")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    c10d = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "10.77.0.1:29500"]
+
+    def static(node: int) -> list[str]:
+        return ["--master-addr", "10.77.0.1", "--master-port", "29500", "--node-rank", str(node)]
+
+    def c10d(node: int, *conf: str) -> list[str]:
+        """is_host: a namespace has the machine's name, but not the address that this name has."""
+        more = ["--rdzv-conf", ",".join([f"is_host={node == 0}", *conf])]
+        return ["--rdzv-backend", "c10d", "--rdzv-endpoint", "10.77.0.1:29500", *more]
+
     last = arguments.ranks - 1
     cases: Mapping[str, Callable[[Path, argparse.Namespace], str]] = {
         "a rank killed": partial(signalled, rank=last, number=signal.SIGKILL, restarts=0),
@@ -153,9 +161,9 @@ def main() -> None:
         "a rank killed, --max-restarts 1": partial(signalled, rank=last, number=signal.SIGKILL, restarts=1),
         "rank 0 killed, --max-restarts 1": partial(signalled, rank=0, number=signal.SIGKILL, restarts=1),
         "a rank stopped": partial(signalled, rank=last, number=signal.SIGSTOP, restarts=0),
-        "cable": partial(unplugged, where=["--master-addr", "10.77.0.1", "--master-port", "29500"]),
+        "cable": partial(unplugged, where=static),
         "cable, c10d": partial(unplugged, where=c10d),
-        "cable, c10d, --conf": partial(unplugged, where=[*c10d, "--rdzv-conf", arguments.conf]),
+        "cable, c10d, --conf": partial(unplugged, where=lambda node: c10d(node, arguments.conf)),
     }
     rows: list[Row] = []
     for name in arguments.only or cases:
