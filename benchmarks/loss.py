@@ -151,7 +151,7 @@ def main() -> None:
 
     def c10d(node: int, *conf: str) -> list[str]:
         """is_host: a namespace has the machine's name, but not the address that this name has."""
-        more = ["--rdzv-conf", ",".join([f"is_host={node == 0}", *conf])]
+        more = ["--rdzv-conf", ",".join([f"is_host={node == 0}", *conf]), "--local-addr", f"10.77.0.{node + 1}"]
         return ["--rdzv-backend", "c10d", "--rdzv-endpoint", "10.77.0.1:29500", *more]
 
     last = arguments.ranks - 1
