@@ -1,6 +1,6 @@
 """How long until a job of torchrun is over, or goes on, when a rank or the network is lost; and is nothing else lost?
 
-    python benchmarks/loss.py [--ranks 4] [--silence 4] [--only "rank 0 killed" ...] [--conf read_timeout=15]
+    python benchmarks/loss.py [--ranks 4] [--silence 4] [--only "rank 0 killed" ...] [--retries 5]
 
 Each row makes a video with the model gauss and breaks it once there is a checkpoint.  "over s": from then until
 torchrun has ended (of two hosts: each); where it starts the ranks again, until the video is done.  Then one process
@@ -94,6 +94,8 @@ def signalled(folder: Path, arguments: argparse.Namespace, rank: int, number: si
 def unplugged(folder: Path, arguments: argparse.Namespace, where: Callable[[int], Sequence[str]]) -> str:
     torchrun, said = [*TORCHRUN, "--nnodes", "2", "--nproc-per-node", "1"], [*SAID, "--frames", MANY]
     with hosts() as names:
+        for name in names if where(0)[0] == "--rdzv-backend" else ():
+            ip("netns", "exec", name, "sysctl", "-qw", f"net.ipv4.tcp_retries2={arguments.retries}")
         commands = [
             ["ip", "netns", "exec", host, *torchrun, *where(node), "-m", "fifo_diffusion", *said]
             for node, host in enumerate(names)
@@ -141,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--silence", type=float, default=4.0, help="FIFO_SILENCE")
-    parser.add_argument("--conf", default="read_timeout=15", help="torchrun's --rdzv-conf of the last row")
+    parser.add_argument("--retries", type=int, default=5, help="net.ipv4.tcp_retries2 of the row cable, c10d")
     parser.add_argument("--only", nargs="+", help="names of rows")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -149,9 +151,9 @@ def main() -> None:
     def static(node: int) -> list[str]:
         return ["--master-addr", "10.77.0.1", "--master-port", "29500", "--node-rank", str(node)]
 
-    def c10d(node: int, *conf: str) -> list[str]:
+    def c10d(node: int) -> list[str]:
         """is_host: a namespace has the machine's name, but not the address that this name has."""
-        more = ["--rdzv-conf", ",".join([f"is_host={node == 0}", *conf]), "--local-addr", f"10.77.0.{node + 1}"]
+        more = ["--rdzv-conf", f"is_host={node == 0}", "--local-addr", f"10.77.0.{node + 1}"]
         return ["--rdzv-backend", "c10d", "--rdzv-endpoint", "10.77.0.1:29500", *more]
 
     last = arguments.ranks - 1
@@ -163,7 +165,6 @@ def main() -> None:
         "a rank stopped": partial(signalled, rank=last, number=signal.SIGSTOP, restarts=0),
         "cable": partial(unplugged, where=static),
         "cable, c10d": partial(unplugged, where=c10d),
-        "cable, c10d, --conf": partial(unplugged, where=lambda node: c10d(node, arguments.conf)),
     }
     rows: list[Row] = []
     for name in arguments.only or cases:
@@ -175,7 +176,7 @@ def main() -> None:
             frames, same = identical(Path(folder))
         rows.append({"lost": name, "over s": over_s, "frames kept": frames, "identical": same})
         print(rows[-1], file=sys.stderr, flush=True)
-    settings = f"FIFO_SILENCE={arguments.silence:g}, --conf {arguments.conf}"
+    settings = f"FIFO_SILENCE={arguments.silence:g}, tcp_retries2={arguments.retries}"
     show(f"what is lost, of {arguments.ranks} ranks or 2 hosts; {settings}", rows)
     if any(row["identical"] != "yes" for row in rows):
         sys.exit(1)

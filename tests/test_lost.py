@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import IO
 
 import pytest
@@ -31,7 +32,7 @@ OFTEN = ["--checkpoint-every", "0.1s"]
 
 @contextmanager
 def torchrun(*command: str, folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Killed at the end, with all that it started, where it has not ended by itself."""
+    """Killed at the end, with all that it started, where it has not ended by itself; and when it hangs."""
     job = subprocess.Popen(
         [*TORCHRUN, *command],
         cwd=folder,
@@ -42,9 +43,12 @@ def torchrun(*command: str, folder: Path, **environment: str) -> Iterator[subpro
         start_new_session=True,
         bufsize=0,  # what is read here is not more than was asked for
     )
+    hangs = Timer(2 * LONG_ENOUGH, os.killpg, (job.pid, signal.SIGKILL))
+    hangs.start()
     try:
         yield job
     finally:
+        hangs.cancel()
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
             job.communicate()
@@ -118,7 +122,7 @@ def test_a_rank_that_falls_silent_is_given_up(tmp_path: Path) -> None:
         silent = workers(job.pid)[1]
         os.kill(silent, signal.SIGSTOP)
         assert job.stderr is not None
-        told = next(line for line in iter(job.stderr.readline, b"") if b"error: " in line).decode()
+        told = next((line for line in iter(job.stderr.readline, b"") if b"error: " in line), b"").decode()
         os.kill(silent, signal.SIGCONT)
         more = end(job)
     assert job.returncode != 0
