@@ -39,6 +39,9 @@ TRAIN_VARIANTS = range(12)  # scene tiles that training draws from
 HELD_OUT_VARIANTS = range(100, 104)  # and those that only validation sees
 
 
+Frames = NDArray[np.uint8]
+
+
 @dataclass(frozen=True)
 class Caption:
     """What a clip shows."""

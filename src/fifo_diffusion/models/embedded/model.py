@@ -45,8 +45,9 @@ class Embedded(Model):
             ) from error
         self.device, self.dtype, self._folder = device, dtype, folder
         self._along: _Along | None = None
-        self._text = _filled(TextEncoder(vocabulary), folder / "text.safetensors").to(device)
-        self._video = _filled(VideoTransformer(self.channels), folder / "transformer.safetensors").to(device, dtype)
+        text, video = networks(self.channels, vocabulary, config.get("patch", 2), config.get("vectors"))
+        self._text = _filled(text, folder / "text.safetensors").to(device)
+        self._video = _filled(video, folder / "transformer.safetensors").to(device, dtype)
         self._pictures = _filled(Autoencoder(self.channels), folder / "autoencoder.safetensors").to(device)
 
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
@@ -88,10 +89,22 @@ class Embedded(Model):
     def remarks(self, prompt: str) -> list[str]:
         return self._text.remarks(prompt)
 
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return self._text.vocabulary
+
     @cached_property
     def weights(self) -> str:
         files = sorted(self._folder.glob("*.safetensors"))
         return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+
+
+def networks(
+    channels: int, vocabulary: Sequence[str], patch: int = 2, vectors: int | None = None
+) -> tuple[TextEncoder, VideoTransformer]:
+    """Untrained; patch: latents to a token each way; vectors: see `TextEncoder`."""
+    video = VideoTransformer(channels, patch=patch, spectral=patch > 2)
+    return TextEncoder(vocabulary, vectors=vectors), video
 
 
 @dataclass

@@ -42,15 +42,40 @@ def words(prompt: str) -> list[str]:
     return re.findall(r"[^\W_]+", prompt.lower())
 
 
+class WordVectors(nn.Module):
+    """Embeddings of the two special tokens, which are learnt, and of words with fixed vectors."""
+
+    table: Tensor
+
+    def __init__(self, count: int, vectors: int, width: int) -> None:
+        super().__init__()
+        self.special = nn.Embedding(2, width)
+        self.register_buffer("table", torch.zeros(count, vectors))
+        self.enter = nn.Linear(vectors, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, L) -> (B, L, width)"""
+        word = self.enter(self.table[(tokens - 2).clamp(min=0)])
+        return torch.where((tokens < 2)[..., None], self.special(tokens.clamp(max=1)), word)
+
+
 class TextEncoder(nn.Module):
     """Prompts -> a vector for each and one for each of its words.  Token 0 is the sentence itself, token 1 padding."""
 
-    def __init__(self, vocabulary: Sequence[str], width: int = 192, longest: int = 24) -> None:
+    def __init__(
+        self, vocabulary: Sequence[str], width: int = 192, longest: int = 24, vectors: int | None = None
+    ) -> None:
+        """vectors: the size of fixed word vectors, from which the words' embeddings are a linear map; so words that
+        were never trained on lie near their neighbours. None: an embedding is learnt for every word."""
         super().__init__()
         self.vocabulary = tuple(vocabulary)
         self.longest = longest
         self._index = {word: i + 2 for i, word in enumerate(self.vocabulary)}
-        self.embedding = nn.Embedding(len(self.vocabulary) + 2, width)
+        self.embedding: nn.Module
+        if vectors is None:
+            self.embedding = nn.Embedding(len(self.vocabulary) + 2, width)
+        else:
+            self.embedding = WordVectors(len(self.vocabulary), vectors, width)
         self.position = nn.Parameter(0.02 * torch.randn(longest, width))
         layer = nn.TransformerEncoderLayer(width, 6, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
