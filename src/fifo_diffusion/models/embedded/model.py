@@ -45,7 +45,9 @@ class Embedded(Model):
             ) from error
         self.device, self.dtype, self._folder = device, dtype, folder
         self._along: _Along | None = None
-        text, video = networks(self.channels, vocabulary, config.get("patch", 2), config.get("vectors"))
+        text, video = networks(
+            self.channels, vocabulary, config.get("patch", 2), config.get("vectors"), config.get("trained")
+        )
         self._text = _filled(text, folder / "text.safetensors").to(device)
         self._video = _filled(video, folder / "transformer.safetensors").to(device, dtype)
         self._pictures = _filled(Autoencoder(self.channels), folder / "autoencoder.safetensors").to(device)
@@ -100,11 +102,15 @@ class Embedded(Model):
 
 
 def networks(
-    channels: int, vocabulary: Sequence[str], patch: int = 2, vectors: int | None = None
+    channels: int,
+    vocabulary: Sequence[str],
+    patch: int = 2,
+    vectors: int | None = None,
+    trained: Sequence[str] | None = None,
 ) -> tuple[TextEncoder, VideoTransformer]:
-    """Untrained; patch: latents to a token each way; vectors: see `TextEncoder`."""
+    """Untrained; patch: latents to a token each way; vectors and trained: see `TextEncoder`."""
     video = VideoTransformer(channels, patch=patch, spectral=patch > 2)
-    return TextEncoder(vocabulary, vectors=vectors), video
+    return TextEncoder(vocabulary, vectors=vectors, trained=trained), video
 
 
 @dataclass
