@@ -8,7 +8,7 @@ import numpy as np
 
 from fifo_diffusion.world.clips import Caption
 from fifo_diffusion.world.kinds import SMALL, Kind
-from fifo_diffusion.world.scenes import SCENES
+from fifo_diffusion.world.scenes import PLACES
 
 _MOVING: Mapping[str, tuple[str, ...]] = {
     "left": ("moving left", "drifting left", "flying to the left", "heading left", "going left"),
@@ -45,7 +45,7 @@ def plain(caption: Caption) -> str:
         _MOVING[caption.motion][0],
         caption.speed,
         "over",
-        SCENES[caption.scene].words[0],
+        PLACES[caption.scene].words[0],
         _LIGHT[caption.light][0],
         _WEATHER[caption.weather][0],
     )
@@ -62,7 +62,7 @@ def say(caption: Caption, rng: np.random.Generator, leave_out: float = 0.08, kin
     motion = str(rng.choice(_MOVING[caption.motion]))
     speed = str(rng.choice(_SPEED[caption.speed]))
     action = f"{speed} {motion}" if rng.random() < 0.4 else f"{motion} {speed}"
-    where = maybe(f"{rng.choice(_OVER)} {rng.choice(SCENES[caption.scene].words)}")
+    where = maybe(f"{rng.choice(_OVER)} {rng.choice(PLACES[caption.scene].words)}")
     said = f"a {maybe(caption.colour)} {maybe(subject)} {maybe(action)} {where}"
     if kind.skies:
         said += f" {rng.choice(_LIGHT[caption.light])} {rng.choice(_WEATHER[caption.weather])}"
@@ -72,7 +72,7 @@ def say(caption: Caption, rng: np.random.Generator, leave_out: float = 0.08, kin
 def vocabulary(kind: Kind = SMALL) -> list[str]:
     """Every word a caption can hold, sorted."""
     texts = [*(colour for subject in kind.subjects for colour in kind.colours(subject)), *_OVER, "a"]
-    texts += [w for s in kind.subjects.values() for w in s.words] + [w for s in kind.scenes for w in SCENES[s].words]
+    texts += [w for s in kind.subjects.values() for w in s.words] + [w for s in kind.scenes for w in PLACES[s].words]
     tables = (_MOVING, _SPEED, *((_LIGHT, _WEATHER) if kind.skies else ()))
     texts += [w for table in tables for ways in table.values() for w in ways]
     return sorted({word for text in texts for word in text.split()})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fifo_diffusion.world import animated, art
 from fifo_diffusion.world.art import COLOURS, Sprites, Subject
-from fifo_diffusion.world.scenes import SCENES
+from fifo_diffusion.world.scenes import PLACES, SCENES
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ def _six(subject: str) -> tuple[str, ...]:
     return tuple(COLOURS)
 
 
-SMALL = Kind("small", 64, art.SUBJECTS, _six, tuple(SCENES)[:6], False, art.fetch, art.load_sprites)
+SMALL = Kind("small", 64, art.SUBJECTS, _six, tuple(SCENES), False, art.fetch, art.load_sprites)
 LARGE = Kind(
-    "large", 128, animated.SUBJECTS, animated.colours, tuple(SCENES), True, animated.fetch, animated.load_sprites
+    "large", 128, animated.SUBJECTS, animated.colours, tuple(PLACES), True, animated.fetch, animated.load_sprites
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (SMALL, LARGE)}

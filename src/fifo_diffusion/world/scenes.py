@@ -300,6 +300,11 @@ SCENES: Mapping[str, Scene] = {
         puff=(112, 84, 164),
         draw=_space,
     ),
+}
+
+# The scenes of the larger world.
+PLACES: Mapping[str, Scene] = {
+    **SCENES,
     "beach": Scene(
         ("a sunny beach", "the beach", "a sandy beach with palm trees"),
         sky=((64, 172, 242), (190, 234, 250)),
@@ -331,8 +336,8 @@ _DEPTHS = ((0.2, 0.0), (0.5, 0.0), (1.0, 0.0))
 
 def build(name: str, size: int, seed: int) -> tuple[Pixels, tuple[Layer, ...]]:
     """The sky, (size, size, 3), and the layers back to front of one variant of a scene."""
-    rng = np.random.default_rng([seed, list(SCENES).index(name)])
-    scene, brush = SCENES[name], _Brush(size, rng)
+    rng = np.random.default_rng([seed, list(PLACES).index(name)])
+    scene, brush = PLACES[name], _Brush(size, rng)
     scene.draw(brush)
     top, bottom = np.array(scene.sky, np.float32) / 255
     fall = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
