@@ -9,7 +9,7 @@ noised to the tail of the queue and made anew (the start that suits a model's ow
 Then the embedded model on real clips of held-out scenes: the judge's verdict on the new frames, prompted with the
 clip's true caption and with "a", which says nothing.  The rest of the same clip, as rendered, is judged beside them.
 `seam` is the change from the clip's last frame to the first new one, over the usual change from frame to frame.
-DIR is that of `python -m fifo_diffusion.evaluate`: it holds the art and the judge.
+DIR is that of `fifo evaluate gates`: it holds the art and the judge.
 """
 
 from __future__ import annotations

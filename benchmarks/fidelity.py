@@ -1,6 +1,7 @@
 """Does the stream look like the model's own clips?  The embedded model, setting by setting (docs/method.md).
 
-    python benchmarks/fidelity.py --folder DIR [--seeds 5] [--only 'n 4 last' ...] [--weights FOLDER]
+    python benchmarks/fidelity.py --folder DIR [--seeds 5] [--only 'n 4 last' ...] [--against 'n 4 last']
+        [--weights FOLDER]
 
 Streams are made as `fifo generate` makes them, one prompt and seed after the other, and their latents kept in DIR, so
 that it goes on where it was stopped, and a measure added later needs no new streams.  `--measure` only measures what
@@ -13,7 +14,12 @@ Of frames 16-47, the mean over streams ± its standard error, each stream a prom
   Gaussians by their autocovariances, as in `exact.py`;
 - right: per attribute, the share of stretches of 16 frames that the judge finds to show what was asked for;
 - flicker: mean second over mean first difference of neighbouring pictures (a real render of the prompt has its own);
+- sure: the judge's probability of what was asked for, mean over attributes and every four neighbouring frames;
 - drift: the change of the variance from the first 15 % of the frames to the last.
+
+--against: what each setting has more of than this one in the streams of the same prompt, seed and noise, mean ± its
+standard error over streams.  That tells settings apart that the errors over prompts would hide.  `variance off`,
+`change off`: how far the variance, and the change over 4 frames, are from those of the model's own clips of the prompt.
 """
 
 from __future__ import annotations
@@ -33,6 +39,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from compare import right
 from exact import STRETCH, distance
 from fifo_diffusion import models
 from fifo_diffusion.baseclip import sample_clip
@@ -93,6 +100,15 @@ SETTINGS: Mapping[str, Setting] = {  # partitions and kept range; guidance off a
     "guided n 2 6-14": {"partitions": 2, "guidance": 4.0, **LATE},
     "guided n 4 last": {"guidance": 4.0},
     "guided n 4 6-14": {"guidance": 4.0, **LATE},
+    "guided n 4 middle": {"guidance": 4.0, "lookahead": "middle"},
+    **{
+        f"guided n 4 last, levels {levels}": {"guidance": 4.0, "guidance_levels": levels}
+        for levels in ("17-64", "33-64", "49-64", "1-48", "17-48")
+    },
+    "guided n 1 last": {"partitions": 1, "guidance": 4.0},
+    "guided n 4 last, 2 a level": {"frames_per_level": 2, "guidance": 4.0},
+    "guided n 4 last, 4 a level": {"frames_per_level": 4, "guidance": 4.0},
+    "guided n 2 last, 2 a level": {"partitions": 2, "frames_per_level": 2, "guidance": 4.0},
 }
 
 
@@ -164,7 +180,7 @@ def make(setting: Setting, seed: int, weights: str | None, file: Path) -> None:
         schedule = session.model.schedule(m * engine.plan.levels, "even")
         clip = plain_clip(session, schedule, [said["prompt"]], (seed,))
         frames = FineSteps(engine, schedule, m).stream(engine.warm_start(clip))
-    _keep(torch.cat(list(islice(frames, FRAMES)), dim=2), file)
+    _keep(torch.cat(list(islice(frames, ceil(FRAMES / engine.plan.frames_per_level))), dim=2), file)
 
 
 def plain_clip(session: Session, schedule: NoiseSchedule, prompts: Sequence[str], seeds: tuple[int, ...]) -> Tensor:
@@ -229,14 +245,18 @@ class Eyes:
         """Shares of right verdicts and flicker of frames (T, H, W, 3)."""
         stretches = [frames[i : i + STRETCH] for i in range(0, len(frames) - STRETCH + 1, STRETCH)]
         verdicts = [self.judge.verdict(stretch) for stretch in stretches]
-        right = {name: float(np.mean([v[name] == getattr(caption, name) for v in verdicts])) for name in ATTRIBUTES}
-        return {**right, "flicker": flicker(frames)}
+        found = {name: float(np.mean([v[name] == getattr(caption, name) for v in verdicts])) for name in ATTRIBUTES}
+        sure = np.mean([values.mean() for values in right(self.judge, frames, caption).values()])
+        return {**found, "sure": float(sure), "flicker": flicker(frames)}
 
     def stream(self, latents: Tensor, caption: Caption, own: Tensor) -> dict[str, float]:
         latents = latents[:, :, DROPPED:FRAMES]
         part, centre = ceil(0.15 * latents.shape[2]), own.mean(dim=(0, 2, 3, 4))
+        made, best = changes(latents), changes(own)
         return {
-            **changes(latents),
+            **made,
+            "variance off": abs(made["variance"] - best["variance"]),
+            "change off": abs(made["change 4"] - best["change 4"]),
             "distance": distance(moments(latents, centre), moments(own, centre)),
             **self.seen(self.frames(latents), caption),
             "drift": abs(float(latents[:, :, -part:].var()) - float(latents[:, :, :part].var())),
@@ -285,7 +305,13 @@ def summary(setting: str, each: Sequence[Mapping[str, float]]) -> Row:
     return row
 
 
-def measure(folder: Path, eyes: Eyes, seeds: range, only: Sequence[str]) -> Iterator[Row]:
+Values = Mapping[int, Mapping[str, float]]  # by seed
+
+
+def measure(
+    folder: Path, eyes: Eyes, seeds: range, only: Sequence[str], each: dict[str, Values] | None = None
+) -> Iterator[Row]:
+    """A row a setting; `each` is filled with the values of every stream."""
     yield summary("real renders", [eyes.real(CAPTIONS[s % len(CAPTIONS)], s) for s in seeds])
     prompts = sorted({s % len(CAPTIONS) for s in seeds})
     own = {
@@ -295,14 +321,25 @@ def measure(folder: Path, eyes: Eyes, seeds: range, only: Sequence[str]) -> Iter
     for kind, clips in own.items():
         yield summary(kind, [eyes.own(clips[p], CAPTIONS[p]) for p in prompts])
     for name in only:
-        each = []
+        of = {}
         for seed in seeds:
             if (file := path(folder, name, seed)).exists():
                 prompt = seed % len(CAPTIONS)
                 latents = load_file(file)["latents"]
-                each.append(eyes.stream(latents, CAPTIONS[prompt], own[kind_of(SETTINGS[name])][prompt]))
-        if each:
-            yield summary(name, each)
+                of[seed] = eyes.stream(latents, CAPTIONS[prompt], own[kind_of(SETTINGS[name])][prompt])
+        if of:
+            yield summary(name, list(of.values()))
+        if each is not None:
+            each[name] = of
+
+
+def paired(each: Mapping[str, Values], base: str) -> Iterator[Row]:
+    """What every other setting has more of than `base`, over the seeds that both have."""
+    for name, values in each.items():
+        both = sorted(values.keys() & each[base].keys())
+        if name != base and both:
+            row = summary(name, [{m: values[s][m] - each[base][s][m] for m in PAIRED} for s in both])
+            yield {"setting": name, "streams": len(both), **{m: f"{row[m]:+.4f}±{row[f'{m} ±']:.4f}" for m in PAIRED}}
 
 
 def main() -> None:
@@ -311,6 +348,7 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, help="where the art and the judge are kept (default: the folder)")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--against", choices=list(SETTINGS), help="also compare with this one, stream by stream")
     parser.add_argument("--weights", help="another set of the embedded model's weights")
     parser.add_argument("--measure", action="store_true", help="make no streams")
     arguments = parser.parse_args()
@@ -331,15 +369,20 @@ def main() -> None:
     size = models.card("embedded").size[0]
     sprites = load_sprites(fetch(kept / "art"), size)
     eyes = Eyes(model, trained_judge(sprites, size, kept), World(sprites, size))
-    rows = list(measure(folder, eyes, range(arguments.seeds), arguments.only))
+    each: dict[str, Values] = {}
+    rows = list(measure(folder, eyes, range(arguments.seeds), arguments.only, each))
+    about = "" if arguments.against is None else f", beside {arguments.against}"
     for title, names in TABLES.items():
-        show(title, [{n: row.get(n, "") for n in ("setting", "streams", *names)} for row in rows])
+        show(title + about, [{n: row.get(n, "") for n in ("setting", "streams", *names)} for row in rows])
+    if arguments.against is not None:
+        show(f"fidelity: more than {arguments.against}", list(paired(each, arguments.against)))
 
 
 TABLES: Mapping[str, Sequence[str]] = {
     "fidelity: latents": ("distance", "distance ±", "variance", "variance ±", *(f"change {d}" for d in CHANGES)),
-    "fidelity: pictures": (*ATTRIBUTES, "flicker", "flicker ±", "drift", "drift ±"),
+    "fidelity: pictures": (*ATTRIBUTES, "sure", "sure ±", "flicker", "flicker ±", "drift", "drift ±"),
 }
+PAIRED = ("distance", "variance", "variance off", "change 4", "change off", "sure", "subject", "flicker", "drift")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ The judge looks at four neighbouring frames; the new content shows from the firs
 see it.  `after said` counts from the next frame to come off when the words were said, `after asked` from the frame
 that they were asked for (at once: the same).  `before` and `after` are the looks before and after it shows that see
 the old and the new; `rest` are the looks that see what should not have changed.  DIR is the one of
-`python -m fifo_diffusion.evaluate`: art and judge, made there where they are missing.
+`fifo evaluate gates`: art and judge, made there where they are missing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from fifo_diffusion.decode import to_frames
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, LOOK, Judge
+from fifo_diffusion.evaluate.world import first_shown
 from fifo_diffusion.models import card
 from fifo_diffusion.prompts import Table, WholeQueue
 from fifo_diffusion.session import Session
@@ -45,7 +46,7 @@ CHANGES = {
     "motion": ((BALLOON, "left"), (WHALE, "right")),
 }
 WAYS = (("by frame", 0), ("by frame", 10), ("whole queue", 0), ("whole queue", 10))
-BEFORE, AFTER, STEADY = 8, 40, 4  # frames before the words, frames after the asked one, looks in a row
+BEFORE, AFTER = 8, 40  # frames before the words, frames after the asked one
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,7 @@ def frames_of(engine: Engine, state: State, whole: WholeQueue | None) -> Iterato
 def weigh(looks: list[dict[str, str]], old: Caption, what: str, new: str, asked: int) -> Seen:
     """looks[i] begins at frame i - BEFORE."""
     seen = [look[what] for look in looks]
-    begins = (i for i in range(len(seen) - STEADY + 1) if all(value == new for value in seen[i : i + STEADY]))
-    shows = next(begins, None)
+    shows = first_shown(new, seen)
     cut = len(seen) if shows is None else shows
     others = [look[name] == getattr(old, name) for look in looks for name in ATTRIBUTES if name != what]
     return Seen(

@@ -1,6 +1,7 @@
 """How near the machine's limit is a frame?  The engine, the authors' way and the machine's ceilings, in one run.
 
     python benchmarks/throughput.py [--model embedded|unet] [--dtype float32] [--batch 2] [-n 4] [--iterations 3]
+        [--aside none|decode|encode|both] [--plot throughput.svg]
 
 embedded: the model that ships, at its defaults.  unet: a small network of a VideoCrafter's structure (--variant) with
 random weights, f 16, lookahead, guidance, latents of 20x32.  Both start from a queue of noise, which takes as long as
@@ -12,14 +13,18 @@ layers are otherwise ours.  In float32 its latents must be the engine's to `TOLE
 the difference depends on the weights and is only told.
 
 TFLOP are those of the authors' way (torch.utils.flop_counter), for both; work that the engine leaves out is counted as
-done.  The engine runs first, since a process's peak of main memory only grows.  On a GPU calls return before they are
-done, so of the shares only the sum is right there.
+done.  The engine runs first, since a process's peak of main memory only grows.
+
+Both ways write an mp4.  Times are the CPU's clock; on CUDA the device's own (events) of network, step and copy, while
+decoding is what its thread spent on it, waiting included.  What is done aside (by default as `fifo generate` does it on
+this device) runs beside the rest, so the parts may add up to more than the whole.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,8 +39,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from fifo_diffusion import models
-from fifo_diffusion.decode import to_frames
-from fifo_diffusion.devices import choose_device
+from fifo_diffusion.decode import rounded
+from fifo_diffusion.devices import choose_device, fetched
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.guidance import Guided
@@ -46,10 +51,13 @@ from fifo_diffusion.models.latent import Table
 from fifo_diffusion.models.unet3d import FrameUNet
 from fifo_diffusion.models.videocrafter import VARIANTS, VideoCrafter
 from fifo_diffusion.noise import SeededNoise
+from fifo_diffusion.overlap import beside
 from fifo_diffusion.protocols import NEGATIVE, Cond
 from fifo_diffusion.schedule import scaled_linear_betas
+from fifo_diffusion.session import Frame
+from fifo_diffusion.sinks import FrameSink, open_sink
 from fifo_diffusion.windows import Plan
-from report import show
+from report import bars, show
 
 NOISE = SeededNoise(0)
 TOLERANCE = 1e-3
@@ -66,6 +74,10 @@ class Setting:
     guidance: float
     height: int
     width: int
+    space: int = 8  # pixels a latent
+
+    def sink(self, folder: str) -> FrameSink:
+        return open_sink(f"{folder}/a.mp4", fps=8, size=(self.space * self.width, self.space * self.height))
 
 
 def embedded(partitions: int) -> Setting:
@@ -119,12 +131,14 @@ class Measured:
     peak: int  # bytes
 
 
-def engine(setting: Setting, device: torch.device, dtype: torch.dtype, batch: int, iterations: int) -> Measured:
+def engine(
+    setting: Setting, device: torch.device, dtype: torch.dtype, batch: int, iterations: int, aside: set[str]
+) -> Measured:
     model, meter = setting.make(device, dtype), Meter()
     schedule = model.schedule(setting.plan.levels, "even")
     positive, negative = setting.hear(model)
     cond = {**positive, **{NEGATIVE + name: c for name, c in negative.items()}}
-    denoise = meter.around("network", Guided(model.denoiser(schedule), setting.guidance))
+    denoise = meter.around("network", Guided(model.denoiser(schedule), setting.guidance), device)
     made = Engine(
         plan=setting.plan,
         schedule=schedule,
@@ -136,18 +150,38 @@ def engine(setting: Setting, device: torch.device, dtype: torch.dtype, batch: in
     queue, latents = _queue(setting, model), []
     with torch.no_grad():  # a first batch, so that nothing is made ready within the time
         made.execute(made.calls(State(0, queue))[:batch])
+    _now(device)
     meter.seconds.clear()
 
     def each() -> Iterator[Tensor]:
         nonlocal queue
-        for frames, state in meter.each("iteration", itertools.islice(made.iterations(State(0, queue)), iterations)):
+        some = itertools.islice(made.iterations(State(0, queue)), iterations)
+        for frames, state in meter.each("iteration", some, device):
             latents.append(frames)
             queue = state.queue
             yield frames
 
+    copied = meter.around("copy", fetched, device)
+
+    def decode(latents: Iterator[Tensor]) -> Iterator[Frame]:
+        pixels = model.decoder()(meter.each("latents", latents))
+        chunks = meter.each("pixels", (copied(rounded(chunk[0])).numpy() for chunk in pixels))
+        return (frame for chunk in chunks for frame in chunk)
+
     began = _now(device)
-    for _ in meter.each("pixels", (to_frames(chunk[0]) for chunk in model.decoder()(each()))):
-        pass
+    with tempfile.TemporaryDirectory() as folder, setting.sink(folder) as sink:
+
+        def encode(frames: Iterator[Frame]) -> Iterator[None]:
+            for frame in frames:
+                with meter.time("write"):
+                    sink.write(frame)
+                yield
+
+        frames = beside(decode, each(), last=iterations, device=device) if "decode" in aside else decode(each())
+        for _ in beside(encode, frames, ahead=4) if "encode" in aside else encode(frames):
+            pass
+        with meter.time("write"):
+            sink.close()
     return Measured(latents, queue, _now(device) - began, meter, _peak(device))
 
 
@@ -172,7 +206,7 @@ def authors(setting: Setting, device: torch.device, iterations: int) -> tuple[Me
         moved: Tensor = a_next * x0 + (s_next**2 - up**2) ** 0.5 * eps + up * NOISE(frame, k - 1, z)
         return moved
 
-    with _plain():
+    with _plain(), tempfile.TemporaryDirectory() as folder, setting.sink(folder) as sink:
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             network(queue[:, :, : plan.window], time_of[:, : plan.window], positive)
         flop = 2 * len(plan.windows) * counter.get_total_flops()
@@ -184,20 +218,26 @@ def authors(setting: Setting, device: torch.device, iterations: int) -> tuple[Me
             moved = queue.clone()
             for w in plan.windows:
                 z, t = queue[:, :, w.read], time_of[:, w.read]
-                with meter.time("network"):
+                with meter.time("network", device):
                     c, u = network(z, t, positive), network(z, t, negative)
                 out = u + setting.guidance * (c - u)
                 for p in range(w.write.start, w.write.stop):
                     at = p - w.read.start
                     moved[:, :, p] = step(z[:, :, at], out[:, :, at], level[p], i - plan.context + p)
             latents.append(moved[:, :, plan.context : plan.context + 1])
-            with meter.time("decode"):
-                for chunk in decoder(iter(latents[-1:])):
-                    to_frames(chunk[0])
+            with meter.time("pixels"):
+                frames = [rounded(chunk[0]) for chunk in decoder(iter(latents[-1:]))]
+                with meter.time("copy"):
+                    host = [chunk.cpu().numpy() for chunk in frames]
+            with meter.time("write"):
+                for frame in (frame for chunk in host for frame in chunk):
+                    sink.write(frame)
             new = NOISE(i - plan.context + plan.length, plan.levels, queue[:, :, 0])
             queue = torch.cat([moved[:, :, 1:], new[:, :, None]], dim=2)
+        with meter.time("write"):
+            sink.close()
         seconds = _now(device) - began
-    meter.seconds["pixels"], meter.seconds["iteration"] = seconds, seconds - meter.seconds["decode"]
+    meter.seconds["iteration"] = seconds - meter.seconds["pixels"] - meter.seconds["write"]
     return Measured(latents, queue, seconds, meter, _peak(device)), flop
 
 
@@ -257,6 +297,18 @@ def ceilings(device: torch.device) -> dict[str, float]:
     return out
 
 
+def parts_of(meter: Meter) -> dict[str, float]:
+    """Seconds of network, step, decode, copy and encode."""
+    parts, copy = meter.parts(), meter.seconds["copy"]
+    return {
+        "network": parts["network"],
+        "step": parts["step"],
+        "decode": parts["decode"] - copy,
+        "copy": copy,
+        "encode": parts["write"],
+    }
+
+
 def check(ours: Measured, theirs: Measured, dtype: str) -> float:
     """The largest difference, in standard deviations of the queue.  Raises AssertionError beyond TOLERANCE in
     float32."""
@@ -276,22 +328,28 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="windows at once, of the engine")
     parser.add_argument("-n", type=int, default=4, help="partitions")
     parser.add_argument("--iterations", type=int, default=3)
+    parser.add_argument("--aside", choices=("none", "decode", "encode", "both"), help="on threads of their own")
+    parser.add_argument("--plot", type=Path, help="an .svg of where the time goes")
     given = parser.parse_args()
     device = choose_device("auto")
     setting = embedded(given.n) if given.model == "embedded" else unet(given.n, given.variant)
-    ours = engine(setting, device, getattr(torch, given.dtype), given.batch, given.iterations)
+    usual = {"cpu": "none", "cuda": "both"}.get(device.type, "encode")
+    aside = {"none": set(), "both": {"decode", "encode"}}.get(given.aside or usual, {given.aside or usual})
+    ours = engine(setting, device, getattr(torch, given.dtype), given.batch, given.iterations, aside)
     theirs, flop = authors(setting, device, given.iterations)
     apart = check(ours, theirs, given.dtype)
     limits = ceilings(device)
     rows: list[dict[str, str | float | int]] = []
+    spent: list[dict[str, float]] = []
     for way, dtype, m in (("engine", given.dtype, ours), ("authors' way", "float32", theirs)):
-        parts, frame = m.meter.parts(), m.seconds / given.iterations
+        frame, parts = m.seconds / given.iterations, parts_of(m.meter)
+        spent.append({part: seconds / given.iterations for part, seconds in parts.items()})
         rows.append(
             {
                 "way": way,
                 "dtype": dtype,
                 "s a frame": frame,
-                **{f"{part} %": 100 * parts[part] / m.seconds for part in ("network", "step", "decode")},
+                **{f"{part} %": 100 * seconds / m.seconds for part, seconds in parts.items()},
                 "TFLOP a frame": flop / 1e12,
                 "TFLOP/s": flop / 1e12 / frame,
                 "% of ceiling": 100 * flop / 1e12 / frame / limits[f"{dtype} TFLOP/s"],
@@ -304,6 +362,13 @@ def main() -> None:
     show("the machine's ceilings", [limits], str(device))
     title = f"throughput of {name}, n {given.n}, {given.batch} windows at once, {given.iterations} iterations"
     show(title, rows, str(device))
+    if given.plot is not None:
+        labels = [
+            f"{row['way']}, {row['dtype']}: {row['s a frame']:.3g} s a frame, {row['TFLOP/s']:.3g} TFLOP/s, "
+            f"{row['% of ceiling']:.0f} % of the ceiling, {row['peak GB by then']:.2f} GB"
+            for row in rows
+        ]
+        given.plot.write_text(bars(title, "seconds a frame", dict(zip(labels, spent, strict=True))))
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def test_the_list_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "docs/resume.md",
         "docs/ranks.md",
         "docs/batch.md",
+        "docs/evaluate.md",
         "docs/speed.md",
         "docs/log.md",
     ],

@@ -21,7 +21,7 @@ from fifo_diffusion.models.gauss import GaussianVideo
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import rectified_flow
-from fifo_diffusion.windows import Plan
+from fifo_diffusion.windows import Keep, Plan
 
 Make = Callable[..., Engine]
 Clip = Callable[..., Tensor]
@@ -254,6 +254,21 @@ def test_a_ramp_asks_only_what_it_uses(engine: Make, clip: Clip) -> None:
         _, state = e.advance(state)
     assert asked == [6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 1]  # ramp 12 .. 1 moves 13 .. 2 places
     assert len(e.calls(state)) == 6
+
+
+@pytest.mark.parametrize("keep", ["all", "last", "middle"])
+def test_no_call_of_the_run_in_is_for_nothing(engine: Make, clip: Clip, keep: Keep) -> None:
+    """Whichever window is answered otherwise in its first iteration, the first frame that is seen is another."""
+    e = engine(keep, 4, 3, kind="flow")
+
+    def first_seen(changed: int | None) -> torch.Tensor:
+        answers = [a + (i == changed) for i, a in enumerate(e.execute(e.calls(state)))]
+        _, after = e.settle(state, answers)
+        return next(e.stream(after))[0]
+
+    state = start(e, clip, cold=False)
+    right = first_seen(None)
+    assert not any(torch.equal(first_seen(i), right) for i in range(len(e.plan.windows)))
 
 
 # --- what can go wrong ---

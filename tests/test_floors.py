@@ -3,11 +3,11 @@
     7  cli  server
     6  making  batch
     5  session
-    4  decide  evaluate  training  progress  doctor  runs
+    4  decide  dealing  evaluate  training  progress  doctor  runs
     3  models  methods  decode  sinks  prompts  guidance  execute  ranks  groups  together  sources  preview
        checkpoint
-    2  engine  baseclip  sidecar  script
-    1  schedule  windows  noise  config  world  devices  meter
+    2  engine  baseclip  sidecar  script  job
+    1  schedule  windows  noise  config  world  devices  meter  lost  overlap
     0  protocols  errors  version  digest  whole  trail  interrupt
 
 `__init__`, `__main__` and `api` are the door: they may know every room.  A room is a module or a package;
@@ -30,8 +30,8 @@ ROOT = Path(fifo_diffusion.__path__[0])
 
 FLOORS = [
     {"protocols", "errors", "version", "digest", "whole", "trail", "interrupt"},
-    {"schedule", "windows", "noise", "config", "world", "devices", "meter"},
-    {"engine", "baseclip", "sidecar", "script"},
+    {"schedule", "windows", "noise", "config", "world", "devices", "meter", "lost", "overlap"},
+    {"engine", "baseclip", "sidecar", "script", "job"},
     {
         "models",
         "methods",
@@ -47,7 +47,7 @@ FLOORS = [
         "preview",
         "checkpoint",
     },
-    {"decide", "evaluate", "training", "progress", "doctor", "runs"},
+    {"decide", "dealing", "evaluate", "training", "progress", "doctor", "runs"},
     {"session"},
     {"making", "batch"},
     {"cli", "server"},

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.guidance import Guided
-from fifo_diffusion.protocols import Cond
+from fifo_diffusion.execute import Serial
+from fifo_diffusion.guidance import Guided, Halves
+from fifo_diffusion.protocols import Call, Cond
 
 
 @dataclass
@@ -61,6 +62,16 @@ def test_a_scale_for_each_stream_or_each_frame_takes_the_place_of_the_one(batche
     got = Guided(net, 9.0)(Z, T, {**COND, "guidance": torch.ones(2, 3)})
     assert torch.equal(got, Guided(Linear(), 1.0)(Z, T, COND))
     assert net.batches == [2]  # off everywhere, so one evaluation
+
+
+def test_halves_as_calls_of_their_own_are_the_same_two_calls() -> None:
+    """Of windows that are guided by the run's scale, by their own and not at all."""
+    scales = (None, torch.tensor([[0.5, 1.0, 2.0], [1.0, 1.0, 1.0]]), torch.ones(2, 3))
+    calls = [Call(Z + i, T, COND if s is None else {**COND, "guidance": s}) for i, s in enumerate(scales)]
+    net, same = Linear(), Linear()
+    got, want = Halves(Serial(net), 7.5)(calls), Serial(Guided(same, 7.5, batched=False))(calls)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+    assert net.batches == same.batches == [2] * 5
 
 
 def test_nothing_to_guide_away_from_is_refused() -> None:

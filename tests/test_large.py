@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.evaluate.gates import measure
 from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
 from fifo_diffusion.models.embedded.text import TextEncoder, WordVectors
 from fifo_diffusion.models.embedded.transformer import Spectrum, VideoTransformer, patches
@@ -198,6 +199,8 @@ def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sp
         out = model.denoiser(model.schedule(64, "even"))(z, torch.full((1, 16), 500.0), model.embed(["a pig"]))
     assert out.shape == z.shape
     assert out.isfinite().all()
+    gates = list(measure(model, sprites, 128, tmp_path, clips=1, guidance=2.0, steps=1, eta=1.0, judge_steps=2))
+    assert {gate.name: gate.wanted for gate in gates}["base clips: subject"] == 85
 
 
 @pytest.mark.parametrize(

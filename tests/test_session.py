@@ -127,7 +127,7 @@ def test_a_sidecar_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_everything_is_decided_before_work() -> None:
     run = resolve(Run.of({"prompt": "a"}))
-    may_be_none = ("weights", "clip", "clip_sha256", *OF_OTHERS)  # the model's own, and none at all
+    may_be_none = ("weights", "clip", "clip_sha256", "guidance_levels", *OF_OTHERS)  # its own, none at all, all levels
     assert all(value is not None for name, value in run.model_dump().items() if name not in may_be_none)
     assert "auto" not in (run.device, run.dtype)
     assert resolve(Run.of({"prompt": "a", "eta": 0.25})).eta == 0.25

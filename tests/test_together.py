@@ -1,26 +1,29 @@
 """Under torchrun the command makes the same file, and nobody hangs when a rank is lost."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from fifo_diffusion import api, checkpoint
-from fifo_diffusion.config import Run
+from fifo_diffusion import api, checkpoint, decide, sidecar
+from fifo_diffusion.config import Halves, Run
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.together import silence
 
 SAID = ["1", "--prompt", "25: 2", "--model", "gauss", "--size", "16x16", "-n", "2", "--eta", "1", "--batch", "1"]
+SAID += ["--halves", "together"]  # three ranks would have them apart, and the file says so
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 LONG_ENOUGH = 120  # seconds for a job that ends by itself
 
 
-def generate(ranks: int, folder: Path, *said: str) -> subprocess.Popen[bytes]:
-    command = [*TORCHRUN, str(ranks), "-m", "fifo_diffusion", "generate", *SAID, *said, "-o", "a.mp4", "-q"]
+def generate(ranks: int, folder: Path, *more: str, said: Sequence[str] = SAID) -> subprocess.Popen[bytes]:
+    command = [*TORCHRUN, str(ranks), "-m", "fifo_diffusion", "generate", *said, *more, "-o", "a.mp4", "-q"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, start_new_session=True)
 
@@ -40,6 +43,46 @@ def test_three_ranks_make_the_file_of_one(tmp_path: Path) -> None:
     assert (tmp_path / "a.mp4").read_bytes() == straight(40, tmp_path)
 
 
+def test_two_ranks_share_one_window_and_the_sidecar_says_how(tmp_path: Path) -> None:
+    """One process makes the same file from it, and goes on in the same way."""
+    prompts = ["a red balloon", "--prompt", "3: a blue whale"]
+    told = ["--partitions", "1", "--lookahead", "off", "--frames", "5", "--eta", "1"]
+    job = generate(2, tmp_path, *told, said=prompts)
+    said = job.communicate(timeout=LONG_ENOUGH)[1].decode()
+    assert job.returncode == 0, said
+    before = sidecar.read(tmp_path / "a.mp4.json")
+    assert (before.run.halves, before.run.batch) == ("apart", 1)
+    assert before.seconds["exchange"] > 0
+    api.make(before.run, str(tmp_path / "b.mp4"), checkpoint_every=0)
+    assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "a.mp4").read_bytes()
+    longer = api.carry_on(str(tmp_path / "a.mp4"), frames="+3")
+    assert longer.run.halves == "apart"
+    again = api.make(before.run.model_copy(update={"frames": 8}), str(tmp_path / "c.mp4"), checkpoint_every=0)
+    assert longer.frames_sha256 == again.frames_sha256
+
+
+@pytest.mark.parametrize(
+    ("said", "memory", "windows", "groups", "wanted"),
+    [
+        (None, "high", 8, 1, "together"),
+        (None, "high", 8, 15, "together"),  # two turns of a half each would take as long as one of both
+        (None, "high", 8, 4, "together"),
+        (None, "high", 6, 4, "apart"),  # three halves one after the other instead of two windows
+        (None, "high", 8, 16, "apart"),
+        (None, "high", 1, 1, "together"),
+        ("together", "high", 8, 16, "together"),
+        ("apart", "high", 8, 1, "apart"),
+        (None, "low", 8, 1, "apart"),
+        ("together", "low", 8, 1, "apart"),
+        (None, "high", 0, 1, "together"),  # another method
+    ],
+)
+def test_halves_are_apart_where_memory_is_low_or_dealing_them_saves_time(
+    said: Halves | None, memory: str, windows: int, groups: int, wanted: str
+) -> None:
+    assert decide._halves(said, memory, windows, groups) == wanted
+
+
 @pytest.mark.parametrize("lost", ["a rank that computes along", "rank 0"])
 def test_a_lost_rank_ends_the_job_and_the_video_goes_on_in_one_process(lost: str, tmp_path: Path) -> None:
     job = generate(2, tmp_path, "--frames", "4000", "--checkpoint-every", "0.1s")
@@ -50,8 +93,12 @@ def test_a_lost_rank_ends_the_job_and_the_video_goes_on_in_one_process(lost: str
             assert time.monotonic() < until
             time.sleep(0.05)
         os.kill(workers(job.pid)[lost != "rank 0"], signal.SIGKILL)
-        job.communicate(timeout=LONG_ENOUGH)
+        said = job.communicate(timeout=LONG_ENOUGH)[1].decode()
         assert job.returncode != 0
+        # One sentence by one of those that are left; SIGTERM, torchrun's own, may come before they see the loss.
+        assert len(re.findall("error: |stopped; ", said)) == 1, said
+        assert "go on with" in said
+        assert "gloo" not in said
     finally:
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
@@ -92,7 +139,13 @@ def test_a_rank_that_raises_ends_the_job_with_its_error(rank: int, tmp_path: Pat
         timeout=LONG_ENOUGH,
     )
     assert job.returncode != 0
-    assert "this network broke" in job.stderr
+    own, summary = job.stderr.split("ChildFailedError")[0], job.stderr.split("Root Cause")[1]
+    assert own.count("\n" + ("[rank1]: " if rank else "") + "RuntimeError: this network broke\n") == 1, job.stderr
+    assert f"rank      : {rank} " in summary
+    assert "RuntimeError: this network broke" in summary
+    if rank:  # SIGTERM, torchrun's own, may come before rank 0 sees the loss
+        assert re.search("rank 1 ended with RuntimeError: this network broke; a.mp4 is whole|stopped; a.mp4", own), own
+    assert "gloo" not in own
 
 
 def workers(pid: int) -> list[int]:

@@ -56,7 +56,7 @@ RUN = {"prompt": "-", "model": "gauss", "size": (8, 8), "partitions": 1, "frames
 def test_a_stream_goes_on_from_any_frame_whatever_its_decoder_remembers(
     period: int | None, clip: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With a clip too, whose latents the decoder sees before those that are new."""
+    """With a clip too, whose latents the decoder sees before those that are new; and decoded on another thread."""
     monkeypatch.setattr(Gauss, "decoder", lambda self: Chunked(period))
     monkeypatch.setattr(Gauss, "encode", lambda self, pixels: pixels[:, ::PER_LATENT].transpose(1, 2).float())
     card = replace(models.MODELS["gauss"], frames_per_latent=PER_LATENT, encoder=True)
@@ -65,7 +65,7 @@ def test_a_stream_goes_on_from_any_frame_whatever_its_decoder_remembers(
     run = resolve(Run.of({**RUN, "clip": str(tmp_path / "still.png")} if clip else RUN))
     straight = list(Session(run).frames())
     assert len(straight) == 90
-    session, frames = Session(run), []
+    session, frames = Session(run, aside=True), []
     for frame in session.frames():
         frames.append(frame)
         place = session.trail.place()

@@ -16,8 +16,10 @@ from fifo_diffusion import sidecar
 from fifo_diffusion.checkpoint import Description
 from fifo_diffusion.config import Decided, Run
 from fifo_diffusion.decide import resolve
+from fifo_diffusion.decide import told as told_how
 from fifo_diffusion.engine import State
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.job import job
 from fifo_diffusion.making import Making, Warn, machine, tell_unheard
 from fifo_diffusion.models import card
 from fifo_diffusion.runs import check_fork, check_same, choose, lengthened
@@ -143,24 +145,33 @@ def make(
 ) -> Sidecar:
     """`generate` for a run that is already described.  Ctrl-C finishes the file, then goes on up.
 
-    tell hears what was made of a clip, in one sentence.  ready: given the session before its first frame, so that
-    another thread may say prompts to it.
+    tell hears how it is computed and what was made of a clip, a line each.  ready: see `Making`.  Where torchrun
+    started this job's processes anew, the video that they had begun is gone on with.
     """
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
     check_output(output, fps=full.fps, size=full.size, scale=scale, crf=crf)
     _check_apart(full, output=output, preview=preview)
+    if (begun := began(output)) is not None and not checkpoints.differences(begun.run, full):
+        return carry_on(
+            output,
+            preview=preview,
+            checkpoint_every=checkpoint_every,
+            keep_checkpoints=keep_checkpoints,
+            watch=watch,
+            warn=warn,
+            ready=ready,
+        )
     folder = _folder(output)
     if full.method != "fifo":
         checkpoint_every = 0  # there is no state to go on from
         if preview is not None:
             raise BadInput(f"--preview shows FIFO's queue, and method {full.method} has none; leave it out")
-    making = Making(full, output, scale, crf, watch, warn, preview)
+    tell(told_how(full))
+    making = Making(full, output, scale, crf, watch, warn, preview, ready)
     if making.session.clip is not None:
         tell(making.session.clip.told(card(full.model).frames))
         making.clip_frames = 0 if only_new else len(making.session.clip)
-    if ready is not None:
-        ready(making.session)
     return making.write(folder, checkpoint_every, keep_checkpoints)
 
 
@@ -172,17 +183,20 @@ def carry_on(
     prompt: str | None = None,
     at_frame: int | None = None,
     output: str | None = None,
+    preview: str | None = None,
     checkpoint_every: float = CHECKPOINT_EVERY,
     keep_checkpoints: bool = False,
     watch: Watch = unwatched,
     warn: Warn = warnings.warn,
+    ready: Callable[[Session], None] | None = None,
 ) -> Sidecar:
     """Go on with a video from its latest checkpoint; or, with `output`, make another that begins like it.
 
     video: the video, the file under way that a kill left, or the .run folder.  frames, seconds: how long it shall
     be in all, or "+500" for so much more than there is; as was asked for at first where neither is said.  prompt:
     what the frames hear that are not in the queue yet.  at_frame: the other video begins at the latest checkpoint
-    that is not after it.
+    that is not after it.  ready: see `Making`.  Where torchrun started this job's processes anew, what they had begun
+    is gone on with, and the changes are part of that already.
 
     Without changes the video comes out as if it had never been stopped, bit for bit on the same machine.
     Raises BadInput when there is nothing to go on with, or it is of another version, model, weights or settings;
@@ -191,19 +205,25 @@ def carry_on(
     folder = _find(video)
     if output is None and at_frame is not None:
         raise BadInput(f"--at-frame {at_frame} makes another video; name it with -o, for this one is left as it is")
+    target = video if output is None else output
+    if (begun := began(target)) is not None:
+        folder, frames, seconds, prompt, at_frame, output = _find(target), None, None, None, None, None
+        beside = sidecar.path_beside(str(folder.parent / begun.output))
+        if beside is not None and 0 < begun.run.frames <= (begun.whole or 0) - begun.clip_frames:
+            return sidecar.read(beside)  # only the end of the job was missing
     with checkpoints.locked(folder) if output is None else nullcontext():
         said = checkpoints.description(folder)
         home = folder.parent / said.output
         if output is not None:
             check_fork(home, output)
         target, own = (str(home), True) if output is None else (output, False)
-        _check_apart(said.run, output=target)
+        _check_apart(said.run, output=target, preview=preview)
         check_output(target, fps=said.run.fps, size=said.run.size, scale=said.scale, crf=said.crf, own=own)
         into = folder if output is None else _folder(output)
         before = choose(folder, said, at_frame, warn)
         run = lengthened(said, before, _text(frames), _text(seconds), fork=not own)
-        begun = before.checkpoint is not None and before.checkpoint.frame > 0  # the clip is needed no more
-        making = Making(resolve(run, clip_too=not begun), target, said.scale, said.crf, watch, warn)
+        entered = before.checkpoint is not None and before.checkpoint.frame > 0  # the clip is needed no more
+        making = Making(resolve(run, clip_too=not entered), target, said.scale, said.crf, watch, warn, preview, ready)
         making.clip_frames = said.clip_frames
         check_same(said, making.session.model.weights, machine(making.session.run.device), warn)
         return making.write(into, checkpoint_every, keep_checkpoints, before, said if own else None, prompt)
@@ -211,8 +231,8 @@ def carry_on(
 
 def follow(group: Together) -> None:
     """On a rank other than 0: compute along with whatever rank 0 makes, until it has nothing more to make."""
-    while (job := group.share(None)) is not None:
-        run, tensors = job
+    while (task := group.hear()) is not None:
+        run, tensors = task
         here = {"device": group.device} if run.device.startswith("cuda") else {}
         session = Session(run.model_copy(update=here))
         device = session.model.device
@@ -257,6 +277,12 @@ def _folder(output: str) -> Path | None:
             f"{folder} to begin anew"
         )
     return folder
+
+
+def began(video: str) -> Description | None:
+    """What this torchrun job had begun there before it started its processes anew; None where that is nothing."""
+    there = left(video) if (here := job()) is not None else None
+    return there[1] if there is not None and here is not None and here.began(there[1].job) else None
 
 
 def left(video: str) -> tuple[Path, Description] | None:

@@ -53,6 +53,7 @@ class Description(BaseModel):
     partial: str | None = None  # the name of the file under way (a folder: of itself); None when nothing is
     whole: int | None = None  # frames of the finished output, once there is one
     coded_sha256: str | None = None  # of those as they stand in the file, see `digest`
+    job: str | None = None  # the start of torchrun's that made it, see `job`
 
 
 class _Head(BaseModel):
@@ -109,6 +110,12 @@ def find(where: str) -> Path:
         f"there is no run beside {where} to go on with; it stands in {folder_beside(where, path.is_dir())} unless it "
         f"was made with --checkpoint-every off, or moved without it"
     )
+
+
+def differences(run: Decided, other: Decided) -> dict[str, tuple[object, object]]:
+    """The settings that tell the frames of one from those of the other, with both values."""
+    pairs = {name: (getattr(run, name), getattr(other, name)) for name in Decided.model_fields if name not in _LATER}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def describe(folder: Path, description: Description) -> None:
@@ -173,10 +180,7 @@ def load(folder: Path, frame: int) -> Checkpoint | None:
     except (OSError, SafetensorError, KeyError, ValidationError):
         return None
     said = description(folder)
-    pairs: dict[str, tuple[object, object]] = {
-        name: (getattr(head.run, name), getattr(said.run, name)) for name in Decided.model_fields if name not in _LATER
-    }
-    pairs |= {
+    pairs = differences(head.run, said.run) | {
         "version": (head.fifo_diffusion, said.fifo_diffusion),
         "weights": (head.weights, said.weights),
         "frame": (head.frame, frame),

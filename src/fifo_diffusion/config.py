@@ -23,7 +23,7 @@ from pydantic import (
 from fifo_diffusion.errors import BadInput
 
 Method = Literal["fifo", "plain", "chunked", "genlvideo", "freenoise", "freelong"]
-OF_FIFO = ("partitions", "lookahead", "solver", "start")  # what only FIFO has
+OF_FIFO = ("partitions", "lookahead", "solver", "start", "frames_per_level", "guidance_levels")  # what only FIFO has
 OF_OTHERS = ("steps", "stride", "overlap")  # what only the methods that it is compared with have
 
 
@@ -40,6 +40,18 @@ def _part_of_a_window(lookahead: str) -> str:
 Lookahead = Annotated[str, AfterValidator(_part_of_a_window)]
 
 
+def _part_of_the_levels(levels: str) -> str:
+    first, dash, last = levels.partition("-")
+    if not (dash and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise ValueError(
+            "it must be FIRST-LAST, the levels at which there is guidance, from 1 (nearly clean) up, such as '9-64'"
+        )
+    return levels
+
+
+GuidanceLevels = Annotated[str, AfterValidator(_part_of_the_levels)]
+
+
 def _says_something(prompt: str) -> str:
     if not prompt.strip():
         raise ValueError(
@@ -50,6 +62,7 @@ def _says_something(prompt: str) -> str:
 
 Prompt = Annotated[str, AfterValidator(_says_something)]
 Guidance = Annotated[float, Field(ge=0, le=50)]
+Halves = Literal["together", "apart"]
 
 
 class _Settings(BaseModel):
@@ -95,6 +108,7 @@ class Run(_Settings):
     overlap: Annotated[int, Field(ge=0)] | None = None  # chunked: frames that a clip takes over
     partitions: Annotated[int, Field(ge=1, le=64)] | None = None
     lookahead: Lookahead | None = None
+    frames_per_level: Annotated[int, Field(ge=1)] = 1  # that leave together; above 1 faster, and not the same
     solver: Literal["ddim", "2m"] = "ddim"
     levels: Literal["even", "paper"] = "even"
     start: Literal["clip", "noise"] = "clip"
@@ -102,11 +116,14 @@ class Run(_Settings):
     clip_sha256: str | None = None  # of that file; another one is refused
     eta: Annotated[float, Field(ge=0, le=1)] | None = None
     guidance: Guidance | None = None
+    guidance_levels: GuidanceLevels | None = None  # FIRST-LAST, 1 .. K; None: all of them
     batch: Annotated[int, Field(ge=1)] | None = None
     memory: Literal["auto", "low", "high"] = "auto"  # low: as little as can be; auto: by what the GPU has
+    halves: Halves | None = None  # of guidance: as one call, or two, which ranks can share (memory low has two)
     split: Annotated[int, Field(ge=1, le=64)] = 1  # ranks that share one network, where it is too large for one
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"  # the network by torch.compile; changes the last bits
 
     @field_validator("cues")
     @classmethod
@@ -151,6 +168,7 @@ class Decided(Run):
     guidance: Guidance
     batch: Annotated[int, Field(ge=1)]
     memory: Literal["low", "high"] = "high"
+    halves: Halves = "together"
 
 
 def _sentence(error: ValidationError, kind: type[_Settings]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 
 from fifo_diffusion import methods, models
-from fifo_diffusion.config import Decided, Run
-from fifo_diffusion.devices import choose_device, choose_dtype, memory_of
+from fifo_diffusion.config import Decided, Halves, Run
+from fifo_diffusion.devices import choose_compile, choose_device, choose_dtype, memory_of
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.groups import check_split
 from fifo_diffusion.models.lora import find_lora
@@ -25,9 +26,12 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     """
     card, device = models.card(run.model), choose_device(run.device)
     said = run.model_dump(exclude_none=True)
+    frames = run.frames
+    if frames is None:
+        frames = run.table[-1].at + max(1, round(10 * (run.fps or card.fps)))  # 10 s from the last prompt on
     defaults = {
         "weights": card.weights,
-        "frames": run.table[-1].at + max(1, round(10 * (run.fps or card.fps))),  # 10 s from the last prompt on
+        "frames": frames,
         "size": card.size,
         "fps": card.fps,
         "eta": 0.0 if run.solver == "2m" else card.eta,
@@ -41,6 +45,10 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     ranks = 1 if (group := together()) is None else group.ranks
     check_split(run.split, ranks, card.splits, run.model)
     room = _room(card, run.size or card.size, here["dtype"], memory_of(device), run.split)
+    if run.compile == "on":
+        card.check_compile(run.split)
+    able = card.compiles and ranks == 1
+    here["compile"] = choose_compile(run.compile, device, frames) if able or run.compile == "on" else "off"
     here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
     if device.type == "cpu":
         room = min(room, 2)  # larger batches fall out of its caches: benchmarks/speed.py
@@ -49,6 +57,8 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     if run.batch is None and here["memory"] == "high" and ranks == 1:
         most = methods.at_once(decided, card) if plan is None else len(plan.windows)
         decided = decided.model_copy(update={"batch": max(1, min(most, room))})
+    windows = 0 if plan is None else len(plan.windows)
+    decided = decided.model_copy(update={"halves": _halves(run.halves, decided.memory, windows, ranks // run.split)})
     card.check_weights(decided.weights)
     card.check_lora(decided.lora)
     for given in decided.lora:
@@ -59,11 +69,21 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
         if group is not None:
             raise BadInput(f"method {run.method} runs in one process; start it without torchrun, or use method fifo")
     card.check_levels((decided.steps or 1) if plan is None else plan.levels)
+    guided_levels_of(decided)
     if clip_too:
         decided = _with_clip(decided, card)
     if decided.solver == "2m" and decided.eta != 0:
         raise BadInput(f"eta is {decided.eta:g} with solver 2m, which adds no noise; use eta 0 or solver ddim")
     return decided
+
+
+def _halves(said: Halves | None, memory: str, windows: int, groups: int) -> Halves:
+    """Guidance's halves: apart where memory is low, else as was said, else together unless dealing them saves time:
+    fewer evaluations of the network, one after the other, for the groups of ranks that have the most.
+    """
+    if memory == "low":
+        return "apart"
+    return said or ("apart" if ceil(2 * windows / groups) < 2 * ceil(windows / groups) else "together")
 
 
 def _with_clip(run: Decided, card: models.Card) -> Decided:
@@ -94,7 +114,9 @@ def _room(card: models.Card, size: tuple[int, int], dtype: str, gib: float | Non
         return 64
     grown = (2 if dtype == "float32" else 1) * size[0] * size[1] / (card.size[0] * card.size[1])
     left = gib - need.RESERVE - need.stays * (2 if dtype == "float32" else 1) / split
-    return 0 if left < max(need.text, need.decode * grown) else int(left // (2 * need.window * grown))
+    if left < max(need.text, need.decode * grown):
+        return 0
+    return int((left - need.decode * grown) // (2 * need.window * grown))  # a frame is decoded beside the windows
 
 
 def plan_of(run: Decided) -> Plan:
@@ -102,12 +124,39 @@ def plan_of(run: Decided) -> Plan:
     assert run.lookahead is not None
     window = models.card(run.model).window
     named: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
-    if run.lookahead in named:
-        return Plan(window, run.partitions, named[run.lookahead])
-    lo, hi = map(int, run.lookahead.split("-"))
+    keep = named[run.lookahead] if run.lookahead in named else _kept(run.lookahead, window, run.model)
+    return Plan(window, run.partitions, keep, run.frames_per_level)
+
+
+def _kept(lookahead: str, window: int, model: str) -> Keep:
+    lo, hi = map(int, lookahead.split("-"))
     if not lo < hi <= window:
         raise BadInput(
-            f"lookahead is {run.lookahead}; {run.model} has windows of {window} frames, of which LO-HI can be kept "
+            f"lookahead is {lookahead}; {model} has windows of {window} frames, of which LO-HI can be kept "
             f"with 0 <= LO < HI <= {window}"
         )
-    return Plan(window, run.partitions, (lo, hi))
+    return lo, hi
+
+
+def guided_levels_of(run: Decided) -> tuple[int, int] | None:
+    """The first and the last level at which there is guidance; None where it is at all of them.
+
+    Raises BadInput for levels that the queue does not have.
+    """
+    if run.guidance_levels is None:
+        return None
+    first, last = map(int, run.guidance_levels.split("-"))
+    if last > (levels := plan_of(run).levels):
+        raise BadInput(
+            f"guidance_levels is {run.guidance_levels}; this run's queue has {levels} levels, from 1 (nearly clean) to "
+            f"{levels} (pure noise)"
+        )
+    return first, last
+
+
+def told(run: Decided) -> str:
+    """How it is computed, and how to have it otherwise, in one line."""
+    windows = f"{run.batch} windows at once" if run.batch > 1 else "one window at a time"
+    made = "compiled, which takes a while before the first frame" if run.compile == "on" else "not compiled"
+    low = ", in little memory" if run.memory == "low" else ""
+    return f"{run.device}, {run.dtype}, {windows}, {made}{low} (--device, --dtype, --batch, --compile, --memory)"

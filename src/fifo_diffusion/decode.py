@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fifo_diffusion.devices import fetched
+
 
 @dataclass(frozen=True)
 class PerFrame:
@@ -36,10 +38,15 @@ def encode_each(encode: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
 
 
 def to_frames(pixels: Tensor) -> NDArray[np.uint8]:
-    """(..., 3, H, W) floats in [-1, 1] -> (..., H, W, 3) uint8, rounded to the nearest."""
-    scaled = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round()
-    frames: NDArray[np.uint8] = scaled.to(torch.uint8).movedim(-3, -1).contiguous().cpu().numpy()
+    """(..., 3, H, W) floats in [-1, 1] -> (..., H, W, 3) uint8 on the host, rounded to the nearest."""
+    frames: NDArray[np.uint8] = fetched(rounded(pixels)).numpy()
     return frames
+
+
+def rounded(pixels: Tensor) -> Tensor:
+    """What `to_frames` gives, on the device."""
+    scaled = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round()
+    return scaled.to(torch.uint8).movedim(-3, -1).contiguous()
 
 
 def to_pixels(frames: NDArray[np.uint8]) -> Tensor:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import torch
+import ctypes
+import os
+import sys
+from importlib.util import find_spec
+from shutil import which
 
-from fifo_diffusion.errors import DeviceError
+import torch
+from torch import Tensor
+
+from fifo_diffusion.errors import BadInput, DeviceError
 
 
 def choose_device(name: str) -> torch.device:
@@ -42,6 +49,67 @@ def choose_dtype(name: str, device: torch.device) -> str:
     return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float16"
 
 
+LONG = 300
+"""Frames from which on compiling is taken to pay on a GPU: it takes minutes before the first frame.  Not measured."""
+
+
+def choose_compile(asked: str, device: torch.device, frames: int) -> str:
+    """ "on" or "off".  `auto` is on where a GPU has Triton and the video is long or endless (frames 0);
+    on a CPU it is off (docs/speed.md).
+
+    Raises BadInput where it is asked for and there is nothing to compile with.
+    """
+    cuda = device.type == "cuda"
+    if asked == "auto":
+        return "on" if cuda and not 0 < frames < LONG and find_spec("triton") else "off"
+    if asked == "on" and cuda and not find_spec("triton"):
+        raise BadInput(
+            "--compile on needs Triton on a GPU, which is not installed; pip install triton, or leave it out"
+        )
+    if asked == "on" and device.type == "cpu" and not any(map(which, _COMPILERS)):
+        raise BadInput(
+            f"--compile on needs a C++ compiler on a CPU, and there is none of {', '.join(_COMPILERS)} here; "
+            "install one, or leave it out"
+        )
+    return asked
+
+
+_COMPILERS = (*filter(None, [os.environ.get("CXX")]), "g++", "clang++", "cl")
+
+
 def memory_of(device: torch.device) -> float | None:
     """GiB that are free on a GPU; None for others, where the system's own memory is used."""
     return torch.cuda.mem_get_info(device)[0] / 2**30 if device.type == "cuda" else None
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """x on the device.  From the host to CUDA by pinned memory, so that nobody waits for what the device does."""
+    if x.device.type == "cpu" and device.type == "cuda":
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
+def fetched(x: Tensor) -> Tensor:
+    """x on the host, whole.  From CUDA by pinned memory; only what the calling thread's stream has to do is waited
+    for.
+    """
+    if x.device.type != "cuda":
+        return x.cpu()
+    pinned = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    pinned.copy_(x, non_blocking=True)
+    torch.cuda.current_stream(x.device).synchronize()
+    return pinned.clone()  # so that what is kept long holds no pinned memory
+
+
+def keep_freed_memory() -> None:
+    """From now on freed memory stays with this process, where the C library is glibc; elsewhere nothing happens.
+
+    An iteration makes and frees the same large tensors over and over, and every fresh page costs a fault: a tenth of
+    the time on a CPU.  Only for a program that is ours: it holds for the whole process.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
+        libc.mallopt(_MMAP_MAX, 0)  # large blocks too come from the heap,
+        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)  # whose end is given back only beyond 2 GiB
+
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # malloc.h

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fifo_diffusion.devices import sent
 from fifo_diffusion.errors import BadInput, NotFinite
 from fifo_diffusion.protocols import Call, Conditioner, Executor, Noise
 from fifo_diffusion.schedule import NoiseSchedule
@@ -159,6 +160,7 @@ class Engine:
                 f"(streams, channels, {self.plan.length} frames, height, width)"
             )
         first, level = self._first(state.iteration), self._level(state.queue).clamp(min=state.ramp)
+        said = self.plan.level.clamp(min=state.ramp)
         time = self.schedule.times(level, state.queue).expand(state.queue.shape[0], -1)
         return [
             Call(
@@ -166,6 +168,7 @@ class Engine:
                 time[:, w.read],
                 self.condition(range(first + w.read.start, first + w.read.stop)),
                 w.kept,
+                said[w.read],
             )
             for w in self._windows(state)
         ]
@@ -173,8 +176,9 @@ class Engine:
     def settle(self, state: State, answers: Sequence[Tensor]) -> tuple[Tensor, State]:
         """The frames that come off, (B, C, k, H, W) or none of them (k = 0) in a ramp, and the state after.
 
-        answers: one (B, C, f, H, W) for each of `calls(state)`.  Raises BadInput for answers of another
-        shape, and NotFinite when NaN or infinity comes off.
+        answers: one (B, C, f, H, W) for each of `calls(state)`.  Nothing here waits for the device: whether the frames
+        are numbers is for whoever takes them to the host to ask (`check_finite`).  Raises BadInput for answers of
+        another shape.
         """
         plan, moving = self.plan, self._moving(state)
         z, out, level = self._answered(state, answers)
@@ -191,7 +195,6 @@ class Engine:
         if state.ramp:
             return queue[:, :, :0], State(state.iteration, queue, past, self._ramp(state.ramp - 1))
         frames = queue[:, :, context : context + k]
-        self._check(frames, state.iteration * k)
         tail = self._draw(self.entered(state), [plan.levels] * k, frames)
         queue = torch.cat([queue[:, :, k:], tail], dim=2)
         if past is not None:  # what enters has no past; level K's is never looked at
@@ -216,21 +219,26 @@ class Engine:
         return self.settle(state, answers)
 
     def iterations(self, state: State, look: Look = _nobody) -> Iterator[tuple[Tensor, State]]:
-        """Every iteration without end: the frames that come off to be seen, and the state that carries on.
-
-        Frames are (B, C, k, H, W), or none of them (k = 0) in the first `hidden(state)` iterations.
+        """Every iteration without end: the frames that come off, (B, C, k, H, W) or none of them (k = 0) in a ramp, and
+        the state that carries on.  Those of the first `hidden(state)` iterations are not to be seen.
         """
         while True:
             frames, state = self.advance(state, look)
-            yield (frames if state.iteration > 0 else frames[:, :, :0]), state
+            yield frames, state
 
     def stream(self, state: State) -> Iterator[tuple[Tensor, State]]:
-        """Frames without end, (B, C, k, H, W), the run-in left out.  Each comes with the state that carries on."""
-        return (step for step in self.iterations(state) if step[0].shape[2])
+        """Frames without end, (B, C, k, H, W), the run-in left out.  Each comes with the state that carries on.
+
+        Raises NotFinite as `check_finite` does, for which it waits for the device in every iteration.
+        """
+        for frames, after in self.iterations(state):
+            check_finite(frames, (after.iteration - 1) * self.plan.frames_per_level)
+            if frames.shape[2] and after.iteration > 0:
+                yield frames, after
 
     def hidden(self, state: State) -> int:
         """How many iterations pass before a frame comes off that is to be seen."""
-        return max(state.ramp - int(self.plan.level[0]) if state.ramp else 0, -state.iteration, 0)
+        return max(state.ramp - self.plan.cleanest if state.ramp else 0, -state.iteration, 0)
 
     def entered(self, state: State) -> int:
         """The number of the first frame that is not in the queue yet."""
@@ -248,7 +256,7 @@ class Engine:
 
     def _ramp(self, ramp: int) -> int:
         """0, the ramp's end, once even the cleanest place has got to its level."""
-        return ramp if ramp > int(self.plan.level[0]) else 0
+        return ramp if ramp > self.plan.cleanest else 0
 
     def _moving(self, state: State) -> slice:
         """The places that this iteration moves: the noisy ones; in a ramp those still above their level."""
@@ -305,22 +313,25 @@ class Engine:
         if self.eta == 0:
             return None
         moving = self._moving(state)
-        levels = [max(k, state.ramp) - 1 for k in self.plan.level[moving].tolist()]
+        levels = [max(k, state.ramp) - 1 for k in self.plan.level[moving].tolist()]  # of the host's own copy
         return self._draw(self._first(state.iteration) + moving.start, levels, state.queue)
 
     def _draw(self, first: int, levels: Sequence[int], like: Tensor) -> Tensor:
-        """(B, C, len(levels), H, W): the noise of the frames from `first` on, each at its level."""
-        return torch.stack([self.noise(first + i, k, like[:, :, 0]) for i, k in enumerate(levels)], dim=2)
-
-    @staticmethod
-    def _check(frames: Tensor, number: int) -> None:
-        """Only what comes off is looked at: it is small, on its way to the host anyway, and a bad answer
-        gets here within K iterations; looking at every answer would make the device wait.  Frames given
-        before are good.
+        """(B, C, len(levels), H, W): the noise of the frames from `first` on, each at its level.  Asked for on the
+        host, and sent to the device all at once, which nobody waits for.
         """
-        bad = [number + i for i in range(frames.shape[2]) if not bool(frames[:, :, i].isfinite().all())]
-        if bad:
-            where = (
-                f"in frame {', '.join(map(str, bad))}; the frames before are good" if number >= 0 else "in the run-in"
-            )
-            raise NotFinite(f"the network's answers hold NaN or infinity {where}: try dtype float32, or less guidance")
+        one = torch.empty((*like.shape[:2], *like.shape[3:]), dtype=like.dtype)
+        return sent(torch.stack([self.noise(first + i, k, one) for i, k in enumerate(levels)], dim=2), like.device)
+
+
+def check_finite(frames: Tensor, number: int) -> None:
+    """Raises NotFinite where frames that came off, (B, C, k, H, W), the first of this number, hold NaN or infinity.
+
+    Only these are looked at, on their way to the host: a bad answer gets here within K iterations, and looking at every
+    answer would make the device wait.  Frames given before are good.
+    """
+    good = frames.isfinite().transpose(0, 2).flatten(1).all(dim=1).tolist()
+    bad = [number + i for i, sound in enumerate(good) if not sound]
+    if bad:
+        where = f"in frame {', '.join(map(str, bad))}; the frames before are good" if number >= 0 else "in the run-in"
+        raise NotFinite(f"the network's answers hold NaN or infinity {where}: try dtype float32, or less guidance")

@@ -5,6 +5,7 @@
     │   └── DeviceError                no such device on this machine
     ├── OutputError   (OSError)        a file cannot be written, a folder or a codec is missing
     ├── ModelError                     weights are missing or broken; names the file and the key
+    ├── RankLost                       another process of torchrun ended, or cannot be heard any more
     └── NotFinite     (ArithmeticError)  a network answered NaN or infinity
 
 The message is one sentence: what was given, what is allowed, how to mend it.  The command line prints that
@@ -30,6 +31,10 @@ class OutputError(FifoError, OSError):
 
 class ModelError(FifoError):
     """Weights that are missing or do not fit the network."""
+
+
+class RankLost(FifoError):
+    """Another process of torchrun that ended or cannot be heard any more; the frames made before that are good."""
 
 
 class NotFinite(FifoError, ArithmeticError):

@@ -49,10 +49,11 @@ class Batched:
         for places in alike.values():
             while places:
                 some = places[: self.limit]
-                zs, ts, conds, _ = zip(*(calls[i] for i in some), strict=True)
-                cond = {name: torch.cat([c[name] for c in conds]) for name in conds[0]}
+                asked = [calls[i] for i in some]
+                cond = {name: torch.cat([call.cond[name] for call in asked]) for name in asked[0].cond}
+                z, t = torch.cat([call.z for call in asked]), torch.cat([call.t for call in asked])
                 try:
-                    answers = self.denoise(torch.cat(zs), torch.cat(ts), cond).chunk(len(some))
+                    answers = self.denoise(z, t, cond).chunk(len(some))
                 except torch.OutOfMemoryError:
                     if len(some) == 1:
                         raise

@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.lost import hearing
 from fifo_diffusion.protocols import Call, Executor
 
 
@@ -32,8 +33,9 @@ class Groups:
 def groups(size: int) -> Groups:
     """Groups of `size` ranks; every rank must ask for the same sizes in the same order, for all make them together."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    within = [dist.new_group(list(range(first, first + size))) for first in range(0, ranks, size)]
-    across = [dist.new_group(list(range(place, ranks, size))) for place in range(size)]
+    with hearing():
+        within = [dist.new_group(list(range(first, first + size))) for first in range(0, ranks, size)]
+        across = [dist.new_group(list(range(place, ranks, size))) for place in range(size)]
     return Groups(within[rank // size], across[rank % size])
 
 
@@ -67,5 +69,6 @@ class Agreed:
         """Each answer is (B, C, F, H, W)."""
         answers = [answer.contiguous() for answer in self.execute(calls)]
         for answer in answers:
-            dist.broadcast(answer, group_src=0, group=self.within)
+            with hearing():
+                dist.broadcast(answer, group_src=0, group=self.within)
         return answers

@@ -29,3 +29,10 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(stop, handler)
     for number, frame in came[:1]:
         ours[signal.Signals(number)](number, frame)
+
+
+def stop_listening() -> None:
+    """From here on the program ends by itself, and what it still does must not be cut."""
+    if threading.current_thread() is threading.main_thread():
+        for stop in _STOPS:
+            signal.signal(stop, signal.SIG_IGN)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,9 @@ from fifo_diffusion.digest import NOTHING, link
 from fifo_diffusion.engine import State
 from fifo_diffusion.errors import OutputError
 from fifo_diffusion.interrupt import uninterrupted
+from fifo_diffusion.job import job
 from fifo_diffusion.meter import peak_memory
+from fifo_diffusion.overlap import beside
 from fifo_diffusion.preview import Preview
 from fifo_diffusion.runs import Beginning, Keeper
 from fifo_diffusion.session import Frame, Session, Watch
@@ -28,10 +31,14 @@ from fifo_diffusion.trail import Place
 from fifo_diffusion.version import __version__
 
 Warn = Callable[[str], None]
+AHEAD = 4
+"""Frames that may wait to be written, while the next are made."""
 
 
 class Making:
     """Frames on their way from a session to a file, and what is written beside it."""
+
+    aside: bool | None = None  # write beside the network; None: where that pays
 
     def __init__(
         self,
@@ -42,13 +49,16 @@ class Making:
         watch: Watch,
         warn: Warn,
         preview: str | None = None,
+        ready: Callable[[Session], None] | None = None,
     ) -> None:
+        """ready: given the session before its first frame, so that another thread may say prompts to it."""
         self.clip_frames = 0  # of the clip that the run goes on from, to stand before its own
         self._began = time.perf_counter()
         self._output, self._scale, self._crf = output, scale, crf
-        self._watch, self._warn = watch, warn
+        self._watch, self._warn, self._ready = watch, warn, ready
         self._keeper: Keeper | None = None
         self._digest, self._written, self._clip_written = NOTHING, 0, 0
+        self._place: Place[State] | None = None  # that goes with what is written
         self.session = Session(run, self._look, preview=None if preview is None else Preview(preview, warn=warn))
         tell_unheard(self.session, warn)
 
@@ -73,6 +83,8 @@ class Making:
             session.prompts.begin(session.engine.entered(state))
         if prompt is not None:
             self._hear(prompt)
+        if self._ready is not None:
+            self._ready(session)
         if folder is not None and (every or said is not None):
             self._keeper = self._keep(folder, every, keep, said)
         with self._keeper or nullcontext():  # which says that the video is whole when all else is done
@@ -103,30 +115,55 @@ class Making:
         if self._keeper is not None:
             self._keeper.begin(sink)
         try:
-            for frame in self.session.frames(place):
-                self._take(sink, frame)
+            with closing(self.session.frames(place)) as made:
+                frames = ((frame, self._now()) for frame in made)
+                taken = partial(self._take, sink)
+                for _ in beside(taken, frames, ahead=AHEAD) if self.writes_aside else taken(frames):
+                    pass
         except BrokenPipeError:
             pass  # whoever read the frames has seen enough
         finally:
             if self._keeper is not None and sink.frames == 0:
                 self._keeper.forget()
 
-    def _take(self, sink: FrameSink, frame: Frame) -> None:
-        """Ctrl-C waits meanwhile, so that the file and what is said of it agree."""
-        with uninterrupted():
-            with self.session.meter.time("write"):
-                if self._clip_written < self.clip_frames and self.session.clip is not None:
-                    for before in self.session.clip.frames():  # only now, so that a start that fails leaves no file
-                        sink.write(before)
-                        self._clip_written += 1
-                sink.write(frame)
-            self._digest, self._written = link(self._digest, frame.data), self._written + 1
-            if self._keeper is not None:
-                self._keeper.after(self._clip_written + self._written, self._digest)
+    @property
+    def writes_aside(self) -> bool:
+        """Whether frames are encoded, and checkpoints committed, beside the network."""
+        return self.session.model.device.type != "cpu" if self.aside is None else self.aside
+
+    def _take(self, sink: FrameSink, frames: Iterator[tuple[Frame, Place[State] | None]]) -> Iterator[None]:
+        """Each frame comes with where the stream was.  Ctrl-C waits meanwhile, so that the file and what is said of it
+        agree.
+        """
+        for frame, place in frames:
+            with uninterrupted():
+                self._place = place
+                self._put(sink, frame)
+            yield
+
+    def _put(self, sink: FrameSink, frame: Frame) -> None:
+        with self.session.meter.time("write"):
+            if self._clip_written < self.clip_frames and self.session.clip is not None:
+                for before in self.session.clip.frames():  # only now, so that a start that fails leaves no file
+                    sink.write(before)
+                    self._clip_written += 1
+            sink.write(frame)
+        self._digest, self._written = link(self._digest, frame.data), self._written + 1
+        if self._keeper is not None:
+            self._keeper.after(self._clip_written + self._written, self._digest)
+
+    def _now(self) -> Place[State] | None:
+        """Where the stream is, for a checkpoint; other methods than FIFO keep none."""
+        return None if self._keeper is None else self.session.trail.place()
+
+    def _placed(self) -> Place[State]:
+        assert self._place is not None
+        return self._place
 
     def _look(self, stage: str, done: int, total: int) -> None:
         if stage == "run-in" and self._keeper is not None:
             with uninterrupted():
+                self._place = self._now()
                 self._keeper.hidden(self._digest)
         self._watch(stage, done, total)
 
@@ -158,6 +195,7 @@ class Making:
             clip_frames=self.clip_frames,
             whole=None if said is None else said.whole,
             coded_sha256=None if said is None else said.coded_sha256,
+            job=None if (here := job()) is None else here.mark,
         )
         return Keeper(
             folder,
@@ -166,7 +204,7 @@ class Making:
             frames,
             every,
             keep,
-            session.trail.place,
+            self._placed,
             lambda: self._clip_written,
             session.described,
             self._warn,

@@ -4,45 +4,72 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    import torch
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Meter:
-    """Seconds by part; a part that runs inside another is counted in both, and told apart in `parts`.
+    """Seconds by part; a part that runs inside another is counted in both, and told apart in `parts`.  Parts that run
+    beside each other, on threads of their own, add up to more than has passed.
 
-    On a GPU, where calls return before they are done, time shows where it was waited for.
+    On CUDA, where calls return before they are done, the device tells how long it took, once it is done: nothing waits
+    for the clock.  On other GPUs time shows where it was waited for.
     """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._running: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()  # on the device
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By part, of what is done."""
+        while self._running and self._running[0][2].query():  # type: ignore[no-untyped-call]
+            part, began, ended = self._running.popleft()
+            self._seconds[part] += began.elapsed_time(ended) / 1000
+        return self._seconds
 
     @contextmanager
-    def time(self, part: str) -> Iterator[None]:
-        began = time.perf_counter()
+    def time(self, part: str, device: torch.device | None = None) -> Iterator[None]:
+        """device: where the part is done; only its stream's own time counts, where it is CUDA."""
+        if device is not None and device.type == "cuda":
+            import torch
+
+            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            began.record(torch.cuda.current_stream(device))
+            try:
+                yield
+            finally:
+                ended.record(torch.cuda.current_stream(device))
+                self._running.append((part, began, ended))
+                _ = self.seconds  # no more events are kept than are under way
+            return
+        began_at = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[part] += time.perf_counter() - began
+            self._seconds[part] += time.perf_counter() - began_at
 
-    def around(self, part: str, call: Callable[P, T]) -> Callable[P, T]:
+    def around(self, part: str, call: Callable[P, T], device: torch.device | None = None) -> Callable[P, T]:
         """The same function, its time counted."""
 
         def timed(*args: P.args, **kwargs: P.kwargs) -> T:
-            with self.time(part):
+            with self.time(part, device):
                 return call(*args, **kwargs)
 
         return timed
 
-    def each(self, part: str, items: Iterator[T]) -> Iterator[T]:
+    def each(self, part: str, items: Iterator[T], device: torch.device | None = None) -> Iterator[T]:
         """The same items, the time that each takes to come counted."""
         while True:
-            with self.time(part):
+            with self.time(part, device):
                 try:
                     item = next(items)
                 except StopIteration:
@@ -50,12 +77,15 @@ class Meter:
             yield item
 
     def parts(self) -> dict[str, float]:
-        """Seconds of network, step (all of an iteration that is not network), decode and write; no overlaps."""
+        """Seconds of network, exchange (of answers between ranks, where there are several: waiting for the others, and
+        their bytes), step (the rest of an iteration), decode and write; no overlaps.
+        """
         s = self.seconds
         return {
             "network": s["network"],
-            "step": s["base clip"] + s["iteration"] - s["network"] - s["preview"],
-            "decode": s["pixels"] - s["iteration"] + s["preview"],
+            **({"exchange": s["exchange"]} if "exchange" in s else {}),
+            "step": s["base clip"] + s["iteration"] - s["network"] - s.get("exchange", 0) - s["preview"],
+            "decode": s["pixels"] - s["latents"] + s["preview"],
             "write": s["write"],
         }
 

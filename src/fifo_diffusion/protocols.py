@@ -29,6 +29,7 @@ class Call(NamedTuple):
     t: Tensor  # (B, F) every frame at its own time, float32 or float64
     cond: Cond
     kept: slice = slice(None)  # the frames of the window whose answer will be used
+    level: Tensor | None = None  # (F,) which levels those times are, on the host; None where nobody says
 
 
 class Denoiser(Protocol):
@@ -78,7 +79,8 @@ class Noise(Protocol):
     """The seam through which all randomness comes."""
 
     def __call__(self, frame: int, level: int, like: Tensor, /) -> Tensor:
-        """The unit normal of one frame at one level, as `like` (B, C, H, W): always the same one.
+        """The unit normal of one frame at one level, as `like` (B, C, H, W): always the same one.  The engine asks for
+        it on the host.
 
         A name is used at most once in a stream: (frame, its first level) when the frame enters the
         queue, (frame, k) for the fresh noise of its step down to level k.

@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from fifo_diffusion.lost import hearing
+from fifo_diffusion.meter import Meter
 from fifo_diffusion.protocols import Call, Executor
 
 
@@ -29,15 +31,16 @@ class Ranks:
     `call.kept` are filled; the others are 0.
 
     `sent` counts the bytes this rank has given to each of the others: an iteration adds S times the bytes of the
-    longest kept part.
+    longest kept part.  `meter` counts the time of "exchange": until the last rank has its answers, and theirs are here.
     """
 
     execute: Executor
     group: Any = None
     sent: list[int] = field(default_factory=lambda: [0])
+    meter: Meter = field(default_factory=Meter)
 
     def __call__(self, calls: Sequence[Call], /) -> list[Tensor]:
-        """Each answer is (B, C, F, H, W)."""
+        """Each answer is (B, C, F, H, W).  Raises RankLost."""
         rank, ranks = dist.get_rank(self.group), dist.get_world_size(self.group)
         turns = [list(turn) for turn in _deal(len(calls), ranks)]
         own = self.execute([calls[i] for i in turns[rank]])
@@ -51,7 +54,8 @@ class Ranks:
             part = answer[:, :, calls[i].kept]
             mine[slot, :, :, : part.shape[2]] = part
         every = [torch.empty_like(mine) for _ in range(ranks)]
-        dist.all_gather(every, mine, group=self.group)
+        with hearing(), self.meter.time("exchange"):
+            dist.all_gather(every, mine, group=self.group)
         self.sent[0] += mine.numel() * mine.element_size()
         out = [torch.zeros_like(call.z) for call in calls]
         for turn, answers in zip(turns, every, strict=True):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,23 +19,21 @@ from torch import Tensor
 from fifo_diffusion import methods, models
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.config import Decided
-from fifo_diffusion.decide import clip_of, plan_of
+from fifo_diffusion.dealing import Dealing
+from fifo_diffusion.decide import clip_of, guided_levels_of, plan_of
 from fifo_diffusion.decode import to_frames, to_pixels
-from fifo_diffusion.engine import Engine, State
-from fifo_diffusion.execute import Batched
-from fifo_diffusion.groups import Agreed, groups
-from fifo_diffusion.guidance import Guided
-from fifo_diffusion.interrupt import uninterrupted
+from fifo_diffusion.engine import Engine, State, check_finite
+from fifo_diffusion.groups import groups
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.methods.setting import Setting
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.lora import find_lora
 from fifo_diffusion.models.split import Part
 from fifo_diffusion.noise import SeededNoise
+from fifo_diffusion.overlap import beside
 from fifo_diffusion.preview import Preview, Queue
 from fifo_diffusion.prompts import Table
-from fifo_diffusion.protocols import Call, Denoiser, Executor
-from fifo_diffusion.ranks import Ranks
+from fifo_diffusion.protocols import Decoder
 from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.sources import Clip
 from fifo_diffusion.together import Together, together
@@ -41,6 +41,14 @@ from fifo_diffusion.trail import Place, Trail
 
 Frame = NDArray[np.uint8]
 Watch = Callable[[str, int, int], None]  # stage, done, of how many (0: endless)
+
+
+class Came(NamedTuple):
+    """What an iteration gives."""
+
+    latents: Tensor  # (1, C, k, H, W), or none of them (k = 0)
+    number: int  # of the first
+    shown: bool  # or only looked at for errors, in the run-in
 
 
 def unwatched(stage: str, done: int, total: int) -> None:
@@ -57,6 +65,7 @@ class Session:
     preview: Preview | None = None
     group: Together | None = field(default_factory=together)
     trail: Trail[State] = field(default_factory=Trail)  # where the stream could be begun again
+    aside: bool | None = None  # decode beside the network; None: where that pays
 
     @cached_property
     def model(self) -> Model:
@@ -73,6 +82,8 @@ class Session:
             model.split(self._part, device)
         if run.memory == "low":
             model.save_memory()
+        if run.compile == "on":
+            model.compile()
         return model
 
     @cached_property
@@ -109,9 +120,9 @@ class Session:
             return self.run
         return self.run.model_copy(update={"prompt": cues[0].prompt, "cues": cues})
 
-    def _denoiser(self, schedule: NoiseSchedule) -> Denoiser:
-        guided = Guided(self.model.denoiser(schedule), self.run.guidance, batched=self.run.memory == "high")
-        return self.meter.around("network", guided)
+    def _dealing(self, schedule: NoiseSchedule) -> Dealing:
+        timed = partial(self.meter.around, "network", device=self.model.device)
+        return Dealing(self.run, self.model.denoiser(schedule), timed, self.group, self.meter)
 
     @cached_property
     def engine(self) -> Engine:
@@ -121,18 +132,12 @@ class Session:
         return Engine(
             plan=plan,
             schedule=schedule,
-            execute=self._execute(Batched(self._denoiser(schedule), run.batch)),
+            execute=self._dealing(schedule).executor(self.prompts, guided_levels_of(run)),
             condition=self.prompts,
             noise=SeededNoise(run.seed),
             eta=run.eta,
             solver=run.solver,
         )
-
-    def _execute(self, alone: Executor) -> Executor:
-        if self.group is None:
-            return alone
-        dealt = Ranks(alone) if self._part is None else _Grouped(alone, self.run.split)
-        return _Leading(self.group, self.prompts, dealt) if self.group.rank == 0 else dealt
 
     def follow(self, state: State | None) -> None:
         """On a rank other than 0: make the iterations that rank 0 makes, and nothing of them.
@@ -141,7 +146,7 @@ class Session:
         """
         assert self.group is not None
         state = self.start() if state is None else state
-        while (cues := self.group.share(None)) is not None:
+        while (cues := self.group.hear()) is not None:
             self.prompts.cues = cues
             _, state = self.engine.advance(state)
 
@@ -156,7 +161,7 @@ class Session:
         if run.start == "noise":
             return engine.cold_start(like[:, :, 0])
         steps = sample_clip(
-            self._denoiser(engine.schedule),
+            self._dealing(engine.schedule).guided,
             engine.schedule,
             engine.condition,
             SeededNoise(_other_seed(run.seed)),
@@ -164,7 +169,7 @@ class Session:
             run.eta,
         )
         clip = like
-        for done, latest in enumerate(self.meter.each("base clip", steps), 1):
+        for done, latest in enumerate(self.meter.each("base clip", steps, model.device), 1):
             clip = latest
             self.watch("base clip", done, engine.schedule.levels)
         return engine.warm_start(clip)
@@ -186,7 +191,7 @@ class Session:
         assert run.steps is not None
         schedule = model.schedule(run.steps, run.levels)
         setting = Setting(
-            execute=Batched(self._denoiser(schedule), run.batch),
+            execute=self._dealing(schedule).alone,
             schedule=schedule,
             condition=self.prompts,
             noise=SeededNoise(run.seed),
@@ -195,27 +200,32 @@ class Session:
             watch=partial(self.watch, "sampling"),
         )
         length = 1 + -(-(run.frames - 1) // card.frames_per_latent)
-        return self.meter.each("iteration", methods.sample(run, setting, length))
+        return self.meter.each("iteration", methods.sample(run, setting, length), model.device)
 
-    def latents(self, state: State, known: Sequence[Tensor] = (), memory: int = 0) -> Iterator[Tensor]:
-        """Chunks (1, C, k, H, W) without end; the run-in is made and left out, and told to `watch`.
+    def latents(self, state: State) -> Iterator[Tensor]:
+        """Chunks (1, C, k, H, W) without end, the run-in left out.  Raises NotFinite."""
+        return _sound(self.came(state))
+
+    def came(self, state: State, known: Sequence[Tensor] = (), memory: int = 0) -> Iterator[Came]:
+        """What each iteration gives, without end; the run-in is told to `watch`.
 
         known: those that the decoder sees before, one by one; memory: how many it remembers.
         """
         self.prompts.begin(self.engine.entered(state))  # at once, not with the first chunk
-        return self._latents(state, deque(known, memory))
+        before = (Came(latent, 0, True) for latent in known)
+        return chain(before, self._came(state, deque(known, memory)))
 
-    def _latents(self, state: State, seen: deque[Tensor]) -> Iterator[Tensor]:
+    def _came(self, state: State, seen: deque[Tensor]) -> Iterator[Came]:
         hidden, each = self.engine.hidden(state), self.engine.plan.frames_per_level
         self.trail.passes(max(state.iteration, 0) * each, _remembered(state, seen))
         iterations = self.engine.iterations(state, self._look)
-        for done, (frames, after) in enumerate(self.meter.each("iteration", iterations), 1):
-            seen.extend(torch.split(frames, 1, dim=2) if frames.shape[2] else ())
+        for done, (frames, after) in enumerate(self.meter.each("iteration", iterations, self.model.device), 1):
+            shown = after.iteration > 0 and frames.shape[2] > 0
+            seen.extend(torch.split(frames, 1, dim=2) if shown else ())
             self.trail.passes(max(after.iteration, 0) * each, _remembered(after, seen))
-            if frames.shape[2]:
-                yield frames
-            else:
+            if not shown:
                 self.watch("run-in", done, hidden)
+            yield Came(frames, (after.iteration - 1) * each, shown)
 
     def _look(self, state: State, answers: Sequence[Tensor]) -> None:
         """Show the queue, where anyone wants to see it."""
@@ -244,24 +254,34 @@ class Session:
         if made and made == self.run.frames:
             return
         if self.run.method != "fifo":
-            yield from self._seen(self.model.decoder()(self.sampled()), 0, 0)
+            came = (Came(latents, 0, True) for latents in self.sampled())
+            with closing(self._frames(self.model.decoder(), came, None)) as frames:
+                yield from self._seen(frames, 0, 0)
             return
         decoder, start = self.model.decoder(), self._first() if place is None else place.state
         per_latent = models.card(self.run.model).frames_per_latent
         known: tuple[Tensor, ...] = ()
-        if start.given is not None:
+        if per_latent == decoder.period == 1 and decoder.memory == 0:
+            pass  # each frame is decoded by itself
+        elif start.given is not None:
             # A decoder that remembers must have seen the clip; what it makes of that is not shown again.
             skip, known = skip + models.card(self.run.model).frames, torch.split(start.given, 1, dim=2)
         elif start.seen is not None:  # likewise; and of the latent after these the trail counts the last frame alone
             skip, known = skip + start.seen.shape[2] * per_latent, torch.split(start.seen, 1, dim=2)
         lead = 0 if self.run.clip is None else models.card(self.run.model).window
         self.trail.begin(decoder.period, per_latent, made, lead)
-        pixels = decoder(chain(known, self.latents(start, known, decoder.memory)))
+        last = None
+        if self.run.frames:  # by then as many latents have come as the frames could be of
+            latents = 1 + -(-(self.run.frames - made + skip - 1) // per_latent) - len(known)
+            iterations = -(-latents // self.engine.plan.frames_per_level)
+            last = len(known) + self.engine.hidden(start) + max(1, iterations)
+        frames = self._frames(decoder, self.came(start, known, decoder.memory), last)
         if self.group is not None and not (place is None and self._made_by_all):
-            self.group.share((self.described(), {name: t.cpu() for name, t in start.tensors().items()}))
+            self.group.say((self.described(), {name: t.cpu() for name, t in start.tensors().items()}))
         try:
-            yield from self._seen(pixels, made, skip)
+            yield from self._seen(frames, made, skip)
         finally:
+            frames.close()
             if self.group is not None:
                 self.group.dismiss()
 
@@ -275,59 +295,60 @@ class Session:
         if not self._made_by_all:
             return self.start()
         assert self.group is not None
-        self.group.share((self.described(), None))
+        self.group.say((self.described(), None))
         self.group.awaited = True
         start = self.start()
         self.group.awaited = False
         return start
 
-    def _seen(self, pixels: Iterator[Tensor], made: int, skip: int) -> Iterator[Frame]:
-        for chunk in self.meter.each("pixels", (to_frames(part[0]) for part in pixels)):
-            for frame in chunk:
-                if skip:
-                    skip -= 1
-                    continue
-                made += 1
-                self.trail.given = made
-                self.watch("streaming", made, self.run.frames)
-                yield frame
-                if made == self.run.frames:  # never, where that is 0
-                    return
+    def _frames(self, decoder: Decoder, came: Iterator[Came], last: int | None) -> Generator[Frame, None, None]:
+        """Decoded, on the host: (height, width, 3) uint8.  last: of what came, the first that may be all there is to
+        be shown.
+        """
 
+        def decode(came: Iterator[Came]) -> Iterator[NDArray[np.uint8]]:
+            pixels = decoder(self.meter.each("latents", _sound(came)))
+            return self.meter.each("pixels", (to_frames(part[0]) for part in pixels))
 
-@dataclass(frozen=True, eq=False)
-class _Leading:
-    """Rank 0's executor: tells the others which prompts there are, and answers the calls with them."""
+        if self.decodes_aside:
+            with closing(beside(decode, came, last=last, device=self.model.device)) as chunks:
+                yield from (frame for chunk in chunks for frame in chunk)
+        else:
+            yield from (frame for chunk in decode(came) for frame in chunk)
 
-    group: Together
-    prompts: Table
-    execute: Executor
+    @property
+    def decodes_aside(self) -> bool:
+        """Where the device has streams, and memory for an evaluation and a frame at once.  On a CPU both would want the
+        same cores, and Apple's MPS has one stream.
+        """
+        if self.aside is not None:
+            return self.aside
+        return self.model.device.type == "cuda" and self.run.memory == "high"
 
-    def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
-        """Whatever these calls heard is among what is shared: a cue only comes to frames not yet heard."""
-        with uninterrupted():  # else Ctrl-C could leave the others waiting for an answer
-            self.group.share(self.prompts.cues)
-            self.group.awaited = True
-            answers = self.execute(calls)
-            self.group.awaited = False
-            return answers
-
-
-@dataclass(frozen=True, eq=False)
-class _Grouped:
-    """Windows dealt over groups of ranks, which are made when they are first needed: then all ranks are there."""
-
-    execute: Executor
-    size: int
-
-    def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
-        made = groups(self.size)
-        return Ranks(Agreed(self.execute, made.within), made.across)(calls)
+    def _seen(self, frames: Iterator[Frame], made: int, skip: int) -> Iterator[Frame]:
+        for frame in frames:
+            if skip:
+                skip -= 1
+                continue
+            made += 1
+            self.trail.given = made
+            self.watch("streaming", made, self.run.frames)
+            yield frame
+            if made == self.run.frames:  # never, where that is 0
+                return
 
 
 def _remembered(state: State, seen: Sequence[Tensor]) -> State:
     """The state with the latents that a decoder begun there must see first; a clip that is given stands for itself."""
     return replace(state, seen=torch.cat(tuple(seen), dim=2)) if seen and state.given is None else state
+
+
+def _sound(came: Iterator[Came]) -> Iterator[Tensor]:
+    """Those that are shown.  Raises NotFinite."""
+    for latents, number, shown in came:
+        check_finite(latents, number)
+        if shown:
+            yield latents
 
 
 def _other_seed(seed: int) -> int:

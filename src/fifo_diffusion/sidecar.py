@@ -53,19 +53,21 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
             "weights",
             "lora",
             "memory",
+            "halves",
             "size",
             "fps",
             "partitions",
             "lookahead",
             "eta",
             "guidance",
+            "guidance_levels",
             "batch",
         )
         settings = {name: value for name, value in settings.items() if name not in of_the_model}
     if "prompt" in said:
         settings.pop("cues")  # they go on from the prompt that was
     if {"partitions", "lookahead"} & said.keys():
-        settings.pop("batch", None)
+        settings = {name: value for name, value in settings.items() if name not in ("batch", "halves")}
     if "clip" in said:
         settings.pop("clip_sha256", None)
     method = said.get("method", before.run.method)

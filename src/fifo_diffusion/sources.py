@@ -58,7 +58,7 @@ class Clip:
         """Of the file; of a folder's pictures, in order."""
         if not self.path.is_dir():
             return _digest(self.path)
-        return sha256("".join(_digest(picture) for picture in _pictures(self.path)).encode()).hexdigest()
+        return sha256("".join(_digest(picture) for picture in pictures(self.path)).encode()).hexdigest()
 
     def check(self) -> None:
         """Raises BadInput for what cannot be read, before any work."""
@@ -127,10 +127,10 @@ class Clip:
         from PIL import Image
 
         if self.path.is_dir():  # pictures have no clock, so they are the model's own frames
-            for i, name in enumerate(_pictures(self.path)):
-                yield i / self.fps, _opened(name)
+            for i, name in enumerate(pictures(self.path)):
+                yield i / self.fps, opened(name)
         elif self._animation is False:
-            yield 0.0, _opened(self.path)
+            yield 0.0, opened(self.path)
         elif self._animation:
             with Image.open(self.path) as animation:
                 time = 0.0
@@ -196,7 +196,7 @@ def _opaque(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
 
 
-def _opened(path: Path) -> Image.Image:
+def opened(path: Path) -> Image.Image:
     """A still, upright."""
     from PIL import Image, ImageOps
 
@@ -207,7 +207,7 @@ def _opened(path: Path) -> Image.Image:
         raise BadInput(f"the picture {path} cannot be read ({error}); give a whole one or take it away") from error
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures(folder: Path) -> list[Path]:
     """By number where their names hold one: frame_9 comes before frame_10."""
     found = [path for path in folder.iterdir() if path.suffix.lower() in _PICTURES and not path.name.startswith(".")]
     if not found:

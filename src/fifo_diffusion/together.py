@@ -7,23 +7,32 @@ every rank makes the same calls of the same queue, answers its share of them (`r
 Before each iteration rank 0 says which prompts there are by now, or that the job is over; so what is said, stopped or
 saved on rank 0 holds for all.
 
-A rank that dies closes its connections: the others stop at once, and torchrun ends the job.  One that only falls silent
-is given up after FIFO_SILENCE seconds (ten minutes where the environment does not say).
+A rank that dies closes its connections: the others stop at once, and torchrun ends the job or starts it anew (`job`).
+One that only falls silent is given up after FIFO_SILENCE seconds (ten minutes where the environment does not say).
+Rank 0 is not silent while it has much to do between two iterations, or is paused because nobody takes its frames: a
+thread says so.
 """
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from threading import Event, Lock, Thread
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, RankLost
+from fifo_diffusion.job import job
+from fifo_diffusion.lost import hearing
+
+T = TypeVar("T")
 
 
 def silence() -> timedelta:
@@ -38,6 +47,12 @@ def silence() -> timedelta:
     return timedelta(seconds=seconds)
 
 
+_STILL_HERE = "still here"
+_ASKED, _HERE, _TOLD = "is rank 0 here", "rank 0 is here", "told"  # keys of the store
+_SOON = 2.0  # seconds for an answer by the store, which may be out of reach
+_LOOK = 0.25  # seconds between two looks at it
+
+
 @dataclass(eq=False)
 class Together:
     """This process among the others.  Words travel over gloo whatever the tensors travel over."""
@@ -46,21 +61,58 @@ class Together:
     ranks: int
     device: str  # of this rank, where the run is on CUDA
     words: Any  # a process group
+    store: Any  # of torch.distributed, for what is said after a loss
     awaited: bool = False  # rank 0: whether the others are waiting for its answers, and hear no words
+    broken: bool = False  # a word did not reach all: who waits for its end would take the next one for that
+    _speaking: Lock = field(default_factory=Lock)
+    _over: Event = field(default_factory=Event)
 
-    def share(self, what: Any) -> Any:
-        """What rank 0 gave, on every rank."""
+    def __post_init__(self) -> None:
+        if self.rank == 0:
+            self._staying = Thread(target=self._stay, name="rank 0 is here", daemon=True)
+            self._staying.start()
+
+    def say(self, what: Any) -> None:
+        """Rank 0: to all others.  Raises RankLost."""
+        with self._speaking:
+            self._broadcast(what)
+
+    def hear(self) -> Any:
+        """On another rank: what rank 0 says next.  Raises RankLost."""
+        while (what := self._broadcast(None)) == _STILL_HERE:
+            pass
+        return what
+
+    def _broadcast(self, what: Any) -> Any:
         box = [what]
-        dist.broadcast_object_list(box, src=0, group=self.words)
+        try:
+            with hearing():
+                dist.broadcast_object_list(box, src=0, group=self.words)
+        except RankLost:
+            self.broken = True
+            raise
         return box[0]
+
+    def _stay(self) -> None:
+        """Rank 0: tell the others that it is here, those who wait for a word and those who lost another rank."""
+        often, spoken = silence().total_seconds() / 3, time.monotonic()
+        while not self._over.wait(_LOOK):
+            with suppress(RuntimeError, RankLost):  # the next iteration will say so
+                if self.store.check([_ASKED]):
+                    self.store.set(_HERE, "")
+                if time.monotonic() > spoken + often:
+                    spoken = time.monotonic()
+                    with self._speaking:
+                        if not (self.awaited or self.broken or self._over.is_set()):
+                            self._broadcast(_STILL_HERE)
 
     def dismiss(self) -> None:
         """Rank 0: no more iterations, or no more jobs.  A group that is broken, or waits for answers that will not
         come, ends when the connections do.
         """
-        if not self.awaited:
-            with suppress(RuntimeError):
-                self.share(None)
+        if not self.awaited and not self.broken:
+            with suppress(RankLost):
+                self.say(None)
 
     def leave(self) -> None:
         """The end of every rank: none closes its connections while another still reads from them."""
@@ -68,16 +120,80 @@ class Together:
             dist.barrier(self.words)
             dist.destroy_process_group()
 
+    def close(self, clean: bool) -> None:
+        """Rank 0: the last job is over.  clean: else the others may wait for an answer; they end when the connections
+        do.
+        """
+        self._over.set()
+        self.dismiss()
+        if clean:
+            self.leave()
+
+    def ends(self, error: BaseException) -> None:
+        """Let the others know why this rank will be lost."""
+        _soon(lambda: self.store.set(_ended(self.rank), in_one_line(error)), None)
+
+    def why(self, lost: RankLost) -> str:
+        """What the lost ranks said of it, where they could; else what was seen of it here."""
+        return ", ".join(_soon(self._said, [])) or str(lost)
+
+    def must_tell(self) -> bool:
+        """Whether this rank shall say that another is lost: rank 0 where that is here; else the first to ask, unless
+        the lost one has said so itself.
+        """
+        if self.rank:
+            return _soon(self._first, True)
+        _soon(lambda: self.store.set(_HERE, ""), None)
+        return True
+
+    def _said(self) -> list[str]:
+        keys = [key for key in map(_ended, range(self.ranks)) if self.store.check([key])]
+        return [f"{key} {self.store.get(key).decode()}" for key in keys]
+
+    def _first(self) -> bool:
+        self.store.set(_ASKED, "")
+        until = time.monotonic() + _SOON / 2
+        while time.monotonic() < until:
+            if self._said() or self.store.check([_HERE]):
+                return False
+            time.sleep(_LOOK / 4)
+        mine = str(self.rank)
+        return bool(self.store.compare_set(_TOLD, "", mine).decode() == mine)
+
+
+def in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _ended(rank: int) -> str:
+    return f"rank {rank} ended with"
+
+
+def _soon(ask: Callable[[], T], otherwise: T) -> T:
+    """What the store answers; `otherwise` where it cannot be reached: its host may be what was lost."""
+    box = [otherwise]
+
+    def put() -> None:
+        with suppress(RuntimeError):
+            box[0] = ask()
+
+    thread = Thread(target=put, daemon=True)
+    thread.start()
+    thread.join(_SOON)
+    return box[0]
+
 
 @cache
 def together() -> Together | None:
-    """None for a process by itself.  Joins the others the first time it is asked."""
+    """None for a process by itself.  Joins the others the first time it is asked.  Raises RankLost."""
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks < 2 or "RANK" not in os.environ:
+    if ranks < 2 or (joined := job()) is None:
         return None
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
         torch.cuda.set_device(local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=silence())
-    words = dist.new_group(backend="gloo", timeout=silence())
-    return Together(int(os.environ["RANK"]), ranks, f"cuda:{local}", words)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with hearing():
+        dist.init_process_group(backend, store=joined.store, rank=rank, world_size=ranks, timeout=silence())
+        words = dist.new_group(backend="gloo", timeout=silence())
+    return Together(rank, ranks, f"cuda:{local}", words, joined.store)

@@ -103,6 +103,11 @@ class Plan:
         """Places in the queue."""
         return self.context + self.window * self.partitions
 
+    @property
+    def cleanest(self) -> int:
+        """The level of the first place."""
+        return 0 if self.context else 1
+
     @cached_property
     def level(self) -> Tensor:
         """(length,) the noise level of each place in the queue."""

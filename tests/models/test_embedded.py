@@ -122,7 +122,7 @@ def test_attention_is_norm_rotation_and_softmax_written_plainly() -> None:
     net = _Attention(width, heads)
     for norm in (net.q_norm, net.k_norm):
         norm.weight.copy_(torch.rand(width // heads) + 0.5)
-    x, (cos, sin) = torch.randn(1, math.prod(shape), width), _rotary(*shape, width // heads)
+    x, (cos, sin) = torch.randn(1, math.prod(shape), width), _rotary(*shape, width // heads, CPU, torch.float32)
 
     def turned(part: torch.Tensor, norm: torch.nn.RMSNorm) -> torch.Tensor:
         a, b = norm(part).chunk(2, dim=-1)

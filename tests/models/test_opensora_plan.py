@@ -25,7 +25,7 @@ from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models import MODELS, load
 from fifo_diffusion.models.opensora_plan import OpenSoraPlan, PlanTransformer, convert_config
 from fifo_diffusion.prompts import OnePrompt
-from fifo_diffusion.session import Session
+from fifo_diffusion.session import Came, Session
 from fifo_diffusion.sinks import read_frames
 
 CPU = torch.device("cpu")
@@ -212,15 +212,15 @@ def test_a_stream_stops_at_the_frame_and_makes_no_latent_too_many(
     one's beginning.
     """
     taken = 0
-    plain = Session.latents
+    plain = Session.came
 
-    def counted(self: Session, state: State, known: Sequence[Tensor], memory: int) -> Iterator[Tensor]:
+    def counted(self: Session, state: State, known: Sequence[Tensor], memory: int) -> Iterator[Came]:
         nonlocal taken
-        for chunk in plain(self, state, known, memory):
-            taken += chunk.shape[2]
-            yield chunk
+        for came in plain(self, state, known, memory):
+            taken += came.latents.shape[2] if came.shown else 0
+            yield came
 
-    monkeypatch.setattr(Session, "latents", counted)
+    monkeypatch.setattr(Session, "came", counted)
     videos = []
     for frames, latents in ((3, 17), (66, 33)):
         taken = 0

@@ -82,16 +82,33 @@ def generate(
         int | None, _method("Windows the queue is cut into: more is slower and finer.", "--partitions", "-n")
     ] = None,
     lookahead: Annotated[str | None, _method(_LOOKAHEAD)] = None,
+    frames_per_level: Annotated[
+        int | None, _method("Frames that share a level and leave together: as many times faster, coarser (default: 1).")
+    ] = None,
     guidance: Annotated[float | None, _method("Guidance scale; 1 is off and twice as fast.")] = None,
+    guidance_levels: Annotated[
+        str | None, _method("FIRST-LAST: guidance at these noise levels only; faster, not the same (default: all).")
+    ] = None,
     eta: Annotated[float | None, _method("Fresh noise while denoising, from 0 (none) to 1.")] = None,
     solver: Annotated[str | None, _method("ddim, or 2m: second order, eta 0 (default: ddim).")] = None,
     levels: Annotated[str | None, _method("even, or paper: the authors' table (default: even).")] = None,
-    start: Annotated[str | None, _method("clip (a base clip of the model) or noise (default: clip).")] = None,
+    start: Annotated[
+        str | None,
+        _method(
+            "clip (a base clip of the model) or noise (default: clip). --begin under torchrun.", "--start", "--begin"
+        ),
+    ] = None,  # torchrun takes --start for a short form of its own --start-method
     device: Annotated[str | None, _machine("auto, cpu, cuda, cuda:1, mps (default: auto).")] = None,
     dtype: Annotated[str | None, _machine("auto, float32, bfloat16, float16 (default: auto).")] = None,
     split: Annotated[int | None, _machine("Ranks of torchrun that share one network too large for one GPU.")] = None,
     batch: Annotated[int | None, _machine("Most windows computed at once (twice that with guidance).")] = None,
+    compile: Annotated[  # noqa: A002
+        str | None, _machine("on, off or auto: torch.compile of the network (default: auto).")
+    ] = None,
     memory: Annotated[str | None, _machine("auto, low (for a small GPU; slower) or high (default: auto).")] = None,
+    halves: Annotated[
+        str | None, _machine("Guidance's halves: together, or apart, which ranks can share (last bits differ).")
+    ] = None,
     checkpoint_every: Annotated[str, _stopping(EVERY)] = "30s",
     keep_checkpoints: Annotated[bool, _stopping(KEEP, "--keep-checkpoints")] = False,
 ) -> None:
@@ -111,8 +128,9 @@ def generate(
         "seed": seed, "size": None if size is None else _size(size), "fps": fps,
         "method": method, "steps": steps, "stride": stride, "overlap": overlap, "partitions": partitions,
         "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
-        "device": device, "dtype": dtype, "batch": batch, "split": split, "memory": memory,
-        "lora": lora or None, "clip": clip,
+        "device": device, "dtype": dtype, "batch": batch, "split": split, "memory": memory, "halves": halves,
+        "compile": compile,
+        "lora": lora or None, "clip": clip, "frames_per_level": frames_per_level, "guidance_levels": guidance_levels,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}
     if seconds is not None and frames is not None:
@@ -149,9 +167,10 @@ def generate(
     run = Run.of(said)
     if only_new and run.clip is None:
         raise BadInput("--only-new was given without a clip, so all frames are new; leave it out")
-    output = output or _free_name(run.prompt if clip is None else f"{Path(clip).stem} extended")
 
     from fifo_diffusion import api
+
+    output = output or _free_name(run.prompt if clip is None else f"{Path(clip).stem} extended")
 
     if live and sys.stdin is None:
         raise BadInput("--live reads prompts from stdin, which is closed; leave stdin open or leave --live out")
@@ -231,7 +250,9 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _free_name(prompt: str) -> str:
-    """A file name from the prompt that nothing has yet."""
+    """A file name from the prompt that nothing has yet, but what torchrun had begun before it started anew."""
+    from fifo_diffusion.api import began
+
     stem = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].rstrip("-") or "video"
     names = (f"{stem}{'' if i == 1 else f'-{i}'}.mp4" for i in range(1, 10_000))
-    return next(name for name in names if not Path(name).exists())
+    return next(name for name in names if not Path(name).exists() or began(name) is not None)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from fifo_diffusion.cli.app import console
-from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.errors import BadInput, OutputError, RankLost
+from fifo_diffusion.interrupt import stop_listening
 
 if TYPE_CHECKING:
     from fifo_diffusion.checkpoint import Description
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> Sidecar:
     """Make a video with a live line; when it is stopped, or cannot be written, say how to go on."""
     from fifo_diffusion.api import left
+    from fifo_diffusion.devices import keep_freed_memory
     from fifo_diffusion.progress import Progress
 
+    keep_freed_memory()
     for stop in (signal.SIGINT, signal.SIGTERM):  # a service manager's SIGTERM is an interrupt like any other
         signal.signal(stop, _stop)
     progress = Progress(console, quiet)
@@ -36,16 +39,28 @@ def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> 
             )  # a line, and not a place in code
             return make(progress)
     except KeyboardInterrupt:
-        there = left(name)
-        if there is not None:
-            name, whole = str(there[0]), there[1].whole
-        else:
-            whole = progress.frames
-        kept = f"{name} is whole and holds {whole} frames" if whole else "no frame was made"
-        console.print(f"stopped; {escape(kept + _go_on(there))}", soft_wrap=True)
+        console.print(f"stopped; {escape(_kept(name, progress.frames))}", soft_wrap=True)
         raise
+    except RankLost as error:
+        from fifo_diffusion.job import starts_again
+        from fifo_diffusion.together import together
+
+        why = str(error) if (group := together()) is None else group.why(error)
+        more = "torchrun starts all ranks again" if starts_again() else _kept(name, progress.frames)
+        raise RankLost(f"{why}; {more}") from error
     except OutputError as error:
         raise OutputError(f"{error}{_go_on(left(name))}") from error
+
+
+def _kept(name: str, made: int) -> str:
+    """What there is of a video that was stopped after it had `made` frames, and how to go on."""
+    from fifo_diffusion.api import left
+
+    there = left(name)
+    if there is not None:
+        name, made = str(there[0]), there[1].whole or 0
+    kept = f"{name} is whole and holds {made} frames" if made else "no frame was made"
+    return kept + _go_on(there)
 
 
 def _go_on(there: tuple[Path, Description] | None) -> str:
@@ -54,8 +69,7 @@ def _go_on(there: tuple[Path, Description] | None) -> str:
 
 def _stop(number: int, frame: object) -> None:
     """The first signal ends the run; from then on the file is being finished and must not be disturbed."""
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, signal.SIG_IGN)
+    stop_listening()
     raise KeyboardInterrupt
 
 

@@ -32,8 +32,8 @@ class Need:
         return self.stays + max(self.window, self.decode) + self.RESERVE
 
     def most(self, batch: int) -> float:
-        """GiB with `--memory high` for a batch of windows, each with its guidance."""
-        return self.stays + max(2 * batch * self.window, self.decode, self.text) + self.RESERVE
+        """GiB with `--memory high` for a batch of windows, each with its guidance, and a frame decoded beside them."""
+        return self.stays + max(2 * batch * self.window + self.decode, self.text) + self.RESERVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,7 @@ class Card:
     memory: Need | None = None  # None: little
     splits: tuple[int, ...] = (1,)  # over how many ranks its network can be split
     lora: bool = False  # whether it takes LoRA weights
+    compiles: bool = True  # whether there is a network that can be compiled
     longer: bool = False  # whether its network takes windows longer than its own
     windowed: bool = False  # whether its attention along frames can be windowed
 
@@ -89,6 +90,13 @@ class Card:
         if given and not self.lora:
             able = ", ".join(card.name for card in MODELS.values() if card.lora)
             raise BadInput(f"{self.name} takes no LoRA weights, so leave --lora {given[0]} out; those that do: {able}")
+
+    def check_compile(self, split: int) -> None:
+        """Raises BadInput where there is no network that could be compiled."""
+        if not self.compiles:
+            raise BadInput(f"{self.name} has no network to compile; leave --compile out")
+        if split > 1:
+            raise BadInput(f"a network that is shared by {split} ranks is not compiled; leave --compile or --split out")
 
     def check_levels(self, levels: int) -> None:
         """Raises BadInput for more levels than the model can tell apart."""
@@ -141,6 +149,7 @@ MODELS: Mapping[str, Card] = {
             needs="nothing more",
             loader="fifo_diffusion.models.gauss:load",
             other_weights=False,
+            compiles=False,
             window=16,
             space=1,
             size=(64, 64),

@@ -70,6 +70,10 @@ class Model(ABC):
         """From now on attend along frames by this rule.  Raises BadInput for a model without that seam."""
         raise BadInput("this model's attention along frames cannot be windowed; use one whose can, such as embedded")
 
+    def compile(self, backend: str = "inductor") -> None:
+        """From now on the network is a compiled one (see `compiled`).  Raises BadInput where there is none."""
+        raise BadInput("this model has no network to compile; leave --compile out")
+
     def save_memory(self) -> None:
         """From now on use less memory on the device, however slow; a model that has nothing to save does nothing."""
         return

@@ -19,6 +19,7 @@ from torch import Tensor
 from fifo_diffusion.decode import PerFrame
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.base import Model
+from fifo_diffusion.models.compiled import compiled
 from fifo_diffusion.models.files import SINGLE, component, fingerprint
 from fifo_diffusion.models.linear import quick
 from fifo_diffusion.models.lora import add_lora
@@ -91,6 +92,9 @@ class LatentModel(Model):
 
     @abstractmethod
     def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor: ...
+
+    def compile(self, backend: str = "inductor") -> None:
+        self._denoise = compiled(self._denoise, self.device, backend)  # type: ignore[method-assign]
 
     def decoder(self) -> Decoder:
         return PerFrame(self._decode)

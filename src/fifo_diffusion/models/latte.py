@@ -10,11 +10,13 @@ Letters: B streams, C latent channels, F frames, H W latent height and width, P 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fifo_diffusion.devices import sent
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models.files import component, locate
 from fifo_diffusion.models.latent import FOLDER, MOST_ROWS, LatentModel, autoencoder, table_of
@@ -90,10 +92,19 @@ def trimmed(text: Tensor, heard: Tensor) -> tuple[Tensor, Tensor | None]:
     What a shorter text has too many is masked, which gives what cutting it to its length alone gives.
     heard (..., L) is on the CPU, so that asking it makes no device wait.
     """
-    heard = heard.cpu() > 0
-    longest = int(heard.flatten(0, -2).any(dim=0).nonzero().max()) + 1
-    text, heard = text[..., :longest, :], heard[..., :longest]
-    return text, None if bool(heard.all()) else heard.to(text.device)
+    rows = tuple(map(tuple, (heard > 0).flatten(0, -2).tolist()))
+    longest, own = _own(rows, tuple(heard.shape[:-1]), text.device)
+    return text[..., :longest, :], own
+
+
+@lru_cache(maxsize=128)
+def _own(rows: Sequence[Sequence[bool]], shape: Sequence[int], device: torch.device) -> tuple[int, Tensor | None]:
+    """The most tokens that any row has, and (*shape, that many) which are its own, sent there once; None: all."""
+    longest = 1 + max(i for row in rows for i, own in enumerate(row) if own)
+    short = [row[:longest] for row in rows]
+    if all(map(all, short)):
+        return longest, None
+    return longest, sent(torch.tensor(short), device).view(*shape, longest)
 
 
 def _across(block: Any, x: Tensor, shifts: Tensor) -> Tensor:

@@ -32,10 +32,27 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: Activati
     With gradients, for other precisions and on other devices it is torch's.
     """
     if HERE and x.dtype in _QUICK and x.device.type == "cpu" and not torch.is_grad_enabled():
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_NAMES[then])
+        product = _whole if torch.compiler.is_compiling() else _onednn
+        out: Tensor = product(x, weight, bias, then)
         return out
     out = F.linear(x, weight, bias)
     return out if then == "none" else F.gelu(out, approximate="tanh" if then == "gelu-tanh" else "none")
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_NAMES[then])  # type: ignore[index]
+    return out
+
+
+@torch.library.custom_op("fifo_diffusion::linear", mutates_args=())
+def _whole(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+    """The product as one piece to torch.compile, whose own handling of oneDNN's wants weights that it holds itself."""
+    return _onednn(x, weight, bias, then)
+
+
+@_whole.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):

@@ -43,8 +43,8 @@ def export(recipe: Recipe, folder: Path, into: Path) -> None:
         (into / f"{name}.safetensors").chmod(0o644)  # it is written for its owner alone
     heard = words.known(folder) if recipe.vectors else vocabulary(recipe.kind)
     config = {"channels": recipe.channels, "timesteps": diffusion.TIMESTEPS, "vocabulary": heard}
-    if recipe.patch != 2:
-        config["patch"] = recipe.patch
+    if recipe.world != "small":
+        config |= {"world": recipe.world, "patch": recipe.patch}
     if recipe.vectors:
         config |= {"vectors": recipe.vectors, "trained": vocabulary(recipe.kind)}
     (into / "config.json").write_text(json.dumps(config, indent=1) + "\n")

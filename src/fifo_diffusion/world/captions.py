@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
+from fifo_diffusion.world.art import COLOURS
 from fifo_diffusion.world.clips import Caption
 from fifo_diffusion.world.kinds import SMALL, Kind
 from fifo_diffusion.world.scenes import PLACES
@@ -67,6 +69,42 @@ def say(caption: Caption, rng: np.random.Generator, leave_out: float = 0.08, kin
     if kind.skies:
         said += f" {rng.choice(_LIGHT[caption.light])} {rng.choice(_WEATHER[caption.weather])}"
     return " ".join(said.split())
+
+
+def understood(text: str, kind: Kind = SMALL) -> dict[str, str]:
+    """The attributes that a text says, by name; what moves without a word of its speed has speed "".
+
+    Of two values of one attribute the one that is said first counts.
+    """
+    tables: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+        "subject": {name: subject.words for name, subject in kind.subjects.items()},
+        "colour": {name: (name,) for name in COLOURS},
+        "scene": {name: PLACES[name].words for name in kind.scenes},
+        "motion": _MOVING,
+        "speed": _SPEED,
+    }
+    said = {name: found for name, table in tables.items() if (found := _first(text.lower(), table)) is not None}
+    if said.get("motion", "still") == "still":
+        said.pop("speed", None)
+    else:
+        said.setdefault("speed", "")
+    return said
+
+
+def _first(text: str, table: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The value one of whose words stands first; of those at one place the longest words."""
+    found = [
+        (match.start(), -len(word), value)
+        for value, words in table.items()
+        for word in words
+        if word and (match := re.search(rf"\b{re.escape(_bare(word))}\b", text))
+    ]
+    return min(found)[2] if found else None
+
+
+def _bare(words: str) -> str:
+    """Without an article: a desert is the desert."""
+    return re.sub(r"^(the|a|an) ", "", words)
 
 
 def vocabulary(kind: Kind = SMALL) -> list[str]:

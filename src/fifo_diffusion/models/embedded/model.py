@@ -19,6 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from fifo_diffusion.decode import PerFrame, encode_each
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.base import Model
+from fifo_diffusion.models.compiled import compiled
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.text import TextEncoder
 from fifo_diffusion.models.embedded.transformer import VideoTransformer
@@ -45,6 +46,7 @@ class Embedded(Model):
             ) from error
         self.device, self.dtype, self._folder = device, dtype, folder
         self._along: _Along | None = None
+        self.world: str = config.get("world", "small")  # which it was trained on, see `fifo_diffusion.world.kinds`
         text, video = networks(
             self.channels, vocabulary, config.get("patch", 2), config.get("vectors"), config.get("trained")
         )
@@ -58,6 +60,9 @@ class Embedded(Model):
 
     def denoiser(self, schedule: NoiseSchedule) -> Denoiser:
         return self._denoise
+
+    def compile(self, backend: str = "inductor") -> None:
+        self._denoise = compiled(self._denoise, self.device, backend)  # type: ignore[method-assign]
 
     def attend_over(self, temporal: Temporal) -> None:
         """Space is attended to together with time, so a part of the frames is all their tokens."""

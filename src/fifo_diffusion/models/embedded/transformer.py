@@ -182,7 +182,7 @@ class VideoTransformer(nn.Module):
             seen = x = x @ self.spectrum.basis
         x = self.enter(x)
         hint = nn.functional.silu(self.time(_waves(t, self.width).to(x.dtype)) + self.text(text))
-        cos, sin = (table.to(x) for table in _rotary(f, h // p, w // p, self.head))
+        cos, sin = _rotary(f, h // p, w // p, self.head, x.device, x.dtype)
         unheard = torch.zeros_like(heard, dtype=x.dtype).masked_fill_(~heard, -torch.inf)
         for block in self.blocks:
             x = block(x, hint, words, unheard, cos, sin)
@@ -209,8 +209,10 @@ def _waves(t: Tensor, width: int) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _rotary(frames: int, rows: int, columns: int, head: int) -> tuple[Tensor, Tensor]:
-    """cos and sin, (N, head): a share of the head's pairs for each of time, height and width.
+def _rotary(
+    frames: int, rows: int, columns: int, head: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """cos and sin, (N, head), sent to the device once: a share of the head's pairs for each of time, height and width.
 
     Entries i and i + head / 2 are a pair, (a, b) -> (a cos - b sin, b cos + a sin); sin has its sign with it.
     """
@@ -219,4 +221,6 @@ def _rotary(frames: int, rows: int, columns: int, head: int) -> tuple[Tensor, Te
     place = torch.cartesian_prod(*(torch.arange(n).float() for n in (frames, rows, columns)))
     angles = [place[:, i : i + 1] * math.pi / 2 * torch.logspace(0, -1.3, n)[None] for i, n in enumerate(share)]
     angle = torch.cat(angles, dim=1)
-    return torch.cat([angle.cos()] * 2, dim=1), torch.cat([-angle.sin(), angle.sin()], dim=1)
+    tables = torch.cat([angle.cos()] * 2, dim=1), torch.cat([-angle.sin(), angle.sin()], dim=1)
+    cos, sin = (table.to(device, dtype) for table in tables)
+    return cos, sin

@@ -1,0 +1,96 @@
+"""A command among the processes of torchrun: rank 0 runs it, the others compute along, and a loss is told once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fifo_diffusion.errors import BadInput, RankLost
+
+if TYPE_CHECKING:
+    from fifo_diffusion.together import Together
+
+
+@contextmanager
+def among_ranks() -> Iterator[bool]:
+    """Whether this process runs the command; under torchrun the others compute along, and rank 0 hears the signals.
+
+    A loss that another rank tells of ends this one without a word.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield True
+        return
+    from fifo_diffusion.together import together
+
+    try:
+        group = together()
+    except BadInput as error:  # in the environment, so all ranks find it
+        raise (error if from_rank() == "" else SystemExit(2)) from None
+    if group is None:  # not of torchrun, whatever the environment says
+        yield True
+        return
+    with _told_once(group):
+        if group.rank == 0:
+            with _leading(group):
+                yield True
+            return
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, signal.SIG_IGN)
+        from fifo_diffusion.api import follow
+
+        follow(group)
+        group.leave()
+        yield False
+
+
+@contextmanager
+def _leading(group: Together) -> Iterator[None]:
+    clean = False
+    try:
+        yield
+        clean = True
+    except SystemExit as end:  # how a command ends
+        clean = not end.code
+        raise
+    finally:
+        group.close(clean)
+
+
+@contextmanager
+def _told_once(group: Together) -> Iterator[None]:
+    """An error of this rank's own is told to the others and to torchrun, whose summary repeats it."""
+    from fifo_diffusion.job import starts_again
+    from fifo_diffusion.together import in_one_line
+
+    try:
+        yield
+    except RankLost as error:
+        if not group.must_tell():
+            raise SystemExit(2) from error
+        if group.rank == 0:
+            raise
+        more = "" if starts_again() else "; what was made is kept: go on with fifo resume and the video's name"
+        raise RankLost(f"{group.why(error)}{more}") from error
+    except Exception as error:
+        group.ends(error)
+        _in_summary(in_one_line(error))
+        raise
+
+
+def _in_summary(text: str) -> None:
+    """Where torchrun looks for it: the format of torch.distributed.elastic.multiprocessing.errors."""
+    if (file := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None:
+        said = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
+        Path(file).write_text(json.dumps({"message": said}))
+
+
+def from_rank() -> str:
+    """Before an error of a rank that does not run the command."""
+    rank = os.environ.get("RANK", "0")
+    return "" if rank == "0" else f"rank {rank}: "

@@ -1,0 +1,100 @@
+"""How the calls of an iteration are answered: guided, in batches, in one process or dealt to ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fifo_diffusion.config import Decided
+from fifo_diffusion.errors import RankLost
+from fifo_diffusion.execute import Batched
+from fifo_diffusion.groups import Agreed, groups
+from fifo_diffusion.guidance import Guided, GuidedLevels, Halves
+from fifo_diffusion.interrupt import stop_listening, uninterrupted
+from fifo_diffusion.meter import Meter
+from fifo_diffusion.prompts import Table
+from fifo_diffusion.protocols import Call, Denoiser, Executor
+from fifo_diffusion.ranks import Ranks
+from fifo_diffusion.together import Together
+
+
+@dataclass(frozen=True, eq=False)
+class Dealing:
+    """A run's network, and who evaluates it.
+
+    network: the bare one; timed: counts the time of the network that it is given; group: None in one process.
+    """
+
+    run: Decided
+    network: Denoiser
+    timed: Callable[[Denoiser], Denoiser]
+    group: Together | None
+    meter: Meter
+
+    @property
+    def guided(self) -> Denoiser:
+        return self.timed(Guided(self.network, self.run.guidance, batched=self.run.halves == "together"))
+
+    @property
+    def alone(self) -> Executor:
+        return Batched(self.guided, self.run.batch)
+
+    def executor(self, prompts: Table, levels: tuple[int, int] | None) -> Executor:
+        """levels: the first and last that are guided; None: all.  That is around all else, for what deals guidance's
+        halves must know which there are.
+        """
+        answering = self._answering
+        if self.group is not None and self.group.rank == 0:
+            answering = _Leading(self.group, prompts, answering)
+        return answering if levels is None else GuidedLevels(answering, self.run.guidance, *levels)
+
+    @property
+    def _answering(self) -> Executor:
+        """Halves of guidance that are apart anyway are dealt as calls of their own."""
+        if self.group is None:
+            return self.alone
+        if self.run.halves == "together":
+            return self._dealt(self.alone)
+        return Halves(self._dealt(Batched(self.timed(self.network), self.run.batch)), self.run.guidance)
+
+    def _dealt(self, alone: Executor) -> Executor:
+        if self.run.split == 1:
+            return Ranks(alone, meter=self.meter)
+        return _Grouped(alone, self.run.split, self.meter)
+
+
+@dataclass(frozen=True, eq=False)
+class _Leading:
+    """Rank 0's executor: tells the others which prompts there are, and answers the calls with them."""
+
+    group: Together
+    prompts: Table
+    execute: Executor
+
+    def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
+        """Whatever these calls heard is among what is shared: a cue only comes to frames not yet heard."""
+        try:
+            with uninterrupted():  # else Ctrl-C could leave the others waiting for an answer
+                self.group.say(self.prompts.cues)
+                self.group.awaited = True
+                answers = self.execute(calls)
+                self.group.awaited = False
+                return answers
+        except RankLost:
+            stop_listening()  # torchrun sends SIGTERM to those that are left, and the file must be finished
+            raise
+
+
+@dataclass(frozen=True, eq=False)
+class _Grouped:
+    """Calls dealt over groups of ranks, which are made when they are first needed: then all ranks are there."""
+
+    execute: Executor
+    size: int
+    meter: Meter
+
+    def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
+        made = groups(self.size)
+        return Ranks(Agreed(self.execute, made.within), made.across, meter=self.meter)(calls)

@@ -1,0 +1,197 @@
+"""What `fifo evaluate` is given, as sets of videos, and each of them read as a stream of blocks.
+
+A folder of videos is a set, with all that is in the folders below it; files that are named one by one are one set
+together.  A folder that holds pictures is itself a video.  What fifo wrote larger than the model made it (`--scale`) is
+measured at the model's own size, brought back by the filter that enlarged it.
+
+Letters: n frames of a block, h w height and width in pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fifo_diffusion import sidecar
+from fifo_diffusion.errors import BadInput
+from fifo_diffusion.evaluate.metric import Video
+from fifo_diffusion.sinks import Frame, read_frames, read_metadata
+from fifo_diffusion.sources import opened, pictures
+
+VIDEOS = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".gif", ".mpg", ".mpeg", ".webp"})
+PICTURES = frozenset({".png", ".jpg", ".jpeg"})
+FILES = "files"  # the set of those that were named one by one
+
+_BLOCK, _MOST = 2**25, 32  # bytes of a block's frames, and how many they are at most
+
+
+@dataclass(frozen=True)
+class Found:
+    """Videos that belong together."""
+
+    name: str
+    videos: tuple[Path, ...]
+
+
+def find(given: Sequence[Path]) -> list[Found]:
+    """The sets, in the order they were given.  Raises BadInput for a path that is not there or holds no video."""
+    sets: list[Found] = []
+    files: list[Path] = []
+    for path in given:
+        if not path.exists():
+            raise BadInput(f"there is no {path} to evaluate; name video files, folders of videos or of pictures")
+        if not path.is_dir() or _is_pictures(path):
+            if not path.is_dir() and path.suffix.lower() not in VIDEOS:
+                raise BadInput(f"{path} is no video that is known here; give one of {', '.join(sorted(VIDEOS))}")
+            files.append(path)
+            continue
+        within = tuple(_within(path))
+        if not within:
+            raise BadInput(f"the folder {path} holds no video and no pictures; name one that does")
+        sets.append(Found(path.name or str(path.resolve().name), within))
+    if files:
+        sets.insert(0, Found(FILES, tuple(dict.fromkeys(files))))
+    names = [found.name for found in sets]
+    return [  # two folders of one name are told apart by where they are
+        found if names.count(found.name) == 1 else replace(found, name=str(_folder_of(found, given))) for found in sets
+    ]
+
+
+def _folder_of(found: Found, given: Sequence[Path]) -> Path:
+    return next(path for path in given if path.is_dir() and found.videos[0].is_relative_to(path))
+
+
+def _is_pictures(path: Path) -> bool:
+    return any(file.suffix.lower() in PICTURES and not file.name.startswith(".") for file in path.iterdir())
+
+
+def _within(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir(), key=natural):
+        if path.name.startswith(".") or ".partial" in path.suffixes:
+            continue  # what fifo keeps beside its videos
+        if path.is_dir():
+            yield from [path] if _is_pictures(path) else _within(path)
+        elif path.suffix.lower() in VIDEOS:
+            yield path
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """To sort by number where names hold one."""
+    return [(len(part), part) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path))]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A video that can be read, and how many frames its container promises (0: it does not say)."""
+
+    path: Path
+    video: Video
+    promised: int
+
+    def blocks(self) -> Iterator[Tensor]:
+        """(n, 3, h, w) uint8, as many frames at once as 32 MiB hold, 32 at most.
+
+        Raises BadInput where the video is damaged, after the frames before the damage, or where its frames change
+        their size.
+        """
+        width, height = self.video.size
+        most = max(1, min(_MOST, _BLOCK // (width * height * 3)))
+        held: list[Frame] = []
+        for frame in _frames(self.path):
+            if self.video.scale > 1:
+                frame = shrink(frame, self.video.scale)
+            if frame.shape != (height, width, 3):
+                was = f"{frame.shape[1]}x{frame.shape[0]}"
+                raise BadInput(f"a frame of {self.path} is {was}, and its first was {width}x{height}; give one size")
+            held.append(frame)
+            if len(held) == most:
+                yield _block(held)
+                held = []
+        if held:
+            yield _block(held)
+
+
+def _block(frames: list[Frame]) -> Tensor:
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+
+
+def shrink(frame: Frame, scale: int) -> Frame:
+    """(H, W, 3) -> (H // scale, W // scale, 3), by the filter of `sinks`."""
+    from PIL import Image
+
+    size = frame.shape[1] // scale, frame.shape[0] // scale
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS))
+
+
+def _frames(path: Path) -> Iterator[Frame]:
+    if not path.is_dir():
+        yield from read_frames(path)
+        return
+    for picture in pictures(path):
+        yield np.asarray(opened(picture))
+
+
+def open_video(path: Path, name: str, device: str) -> Opened:
+    """Raises BadInput for what holds no frame that can be read."""
+    fps, promised = _clock(path)
+    first = next(_frames(path), None)
+    if first is None:
+        raise BadInput(f"{path} holds no frame that can be read; give a whole video")
+    run, clip_frames, scale = _told(path)
+    height, width = first.shape[:2]
+    size = run.get("size")
+    if scale is None:  # the file's own tags do not say it; they say what size the model made
+        scale = width // size[0] if size and width % size[0] == 0 and width // size[0] * size[1] == height else 1
+    cues = tuple((clip_frames + cue["at"], str(cue["prompt"])) for cue in run.get("cues") or ())
+    video = Video(
+        name=name,
+        size=(width // scale, height // scale),
+        fps=run.get("fps", fps),
+        device=device,
+        prompt=run.get("prompt"),
+        cues=cues,
+        scale=scale,
+    )
+    return Opened(path, video, promised)
+
+
+def _clock(path: Path) -> tuple[float | None, int]:
+    """Frames a second and how many there are, as far as the container says it."""
+    if path.is_dir():
+        return None, len(pictures(path))
+    if path.suffix.lower() == ".webp":
+        return None, 0
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise BadInput(f"{path} holds no video; give a video file or a folder of pictures")
+            stream = container.streams.video[0]
+            return (float(stream.average_rate) if stream.average_rate else None), stream.frames
+    except av.FFmpegError as error:
+        raise BadInput(f"{path} cannot be read as a video ({error.strerror}); give a whole file") from error
+
+
+def _told(path: Path) -> tuple[dict[str, Any], int, int | None]:
+    """What fifo says of a video it made: the run's settings, the frames of a clip before its own, and the scale."""
+    beside = sidecar.path_beside(str(path))
+    if beside is not None and beside.exists():
+        try:
+            made = sidecar.read(beside)
+            return made.run.model_dump(), made.clip_frames, made.scale
+        except BadInput:  # of another program or version
+            pass
+    try:
+        said = json.loads(read_metadata(path).get("comment", ""))
+    except (BadInput, ValueError):
+        return {}, 0, None
+    return (said, 0, None) if isinstance(said, dict) and "prompt" in said else ({}, 0, None)

@@ -1,0 +1,84 @@
+"""The job that torchrun runs, over all the times that it starts the processes (`--max-restarts`).
+
+torchrun keeps one store of keys and values for the whole job.  torch itself writes the ranks' addresses there under the
+same names every time, so processes that were started again would call those that are gone, and wait.  Here the ranks of
+one start first agree on a name that no start had before, and all that they write stands under it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import Any
+from uuid import uuid4
+
+import torch.distributed as dist
+
+from fifo_diffusion.lost import hearing
+
+_JOINING = timedelta(minutes=10)  # until all ranks are there; torchrun sees sooner when one has died
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """This process's part in it."""
+
+    name: str  # of all starts
+    start: str  # of this one
+    store: Any  # of torch.distributed, for this start alone
+
+    @property
+    def mark(self) -> str:
+        return f"{self.name} {self.start}"
+
+    def began(self, mark: str | None) -> bool:
+        """Whether this is the `mark` of an earlier start."""
+        return mark is not None and mark.split()[0] == self.name and mark != self.mark
+
+
+def starts_again() -> bool:
+    """Whether torchrun starts the processes anew when one of them fails."""
+    done, most = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return done < most
+
+
+@cache
+def job() -> Job | None:
+    """None for a process that torchrun did not start.  Raises RankLost where another rank does not come."""
+    keeps = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun, and not rank 0
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if "RANK" not in os.environ or (ranks == 1 and not keeps):
+        return None
+    rank = int(os.environ["RANK"])
+    with hearing():
+        store = dist.TCPStore(  # type: ignore[attr-defined]  # in the manual, not in __all__
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=rank == 0 and not keeps,
+            timeout=_JOINING,
+        )
+        name = store.compare_set("fifo job", "", uuid4().hex).decode()
+        start = _agree(store, rank, ranks)
+        return Job(name, start, dist.PrefixStore(start, store))  # type: ignore[attr-defined]
+
+
+def _agree(store: Any, rank: int, ranks: int) -> str:
+    """The same new name on all ranks.  Each asks in a name of its own, for what an earlier start wrote still stands."""
+    if rank:
+        mine = uuid4().hex
+        store.set(f"fifo rank {rank} asks", mine)
+        start = str(store.get(f"fifo answer to {mine}").decode())
+        store.add(f"{start} heard", 1)
+        return start
+    start, until = uuid4().hex, time.monotonic() + _JOINING.total_seconds()
+    while store.add(f"{start} heard", 0) < ranks - 1:
+        for asks in (f"fifo rank {other} asks" for other in range(1, ranks)):
+            if store.check([asks]):
+                store.set(f"fifo answer to {store.get(asks).decode()}", start)
+        if time.monotonic() > until:
+            raise RuntimeError("timed out")
+        time.sleep(0.02)
+    return start

@@ -1,0 +1,32 @@
+"""Words and answers of other ranks that do not come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fifo_diffusion.errors import RankLost
+
+_HOW = {
+    "timed out": "has been silent for longer than FIFO_SILENCE allows",
+    "timeout": "has been silent for longer than FIFO_SILENCE allows",
+    "closed": "closed its connection",
+    "reset": "closed its connection",
+    "refused": "closed its connection",
+    "broken pipe": "closed its connection",
+}  # what torch.distributed's messages hold, which has no classes for it
+
+
+@contextmanager
+def hearing() -> Iterator[None]:
+    """Around whatever waits for another rank, and nothing else.  Raises RankLost where it cannot be heard."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        said = str(error)
+        how = next((how for word, how in _HOW.items() if word in said.lower()), f"is lost ({said.splitlines()[0]})")
+        raise RankLost(f"another rank {how}") from error

@@ -1,0 +1,78 @@
+"""A compiled network answers what the network answers, and is compiled once however times and prompts change."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from cases import CASES, Case
+from torch import _dynamo as dynamo
+from torch._dynamo.utils import counters
+
+from fifo_diffusion import Engine, Plan
+from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
+from fifo_diffusion.engine import State
+from fifo_diffusion.errors import BadInput
+from fifo_diffusion.execute import Batched
+from fifo_diffusion.guidance import Guided
+from fifo_diffusion.models import MODELS, load
+from fifo_diffusion.noise import SeededNoise
+from fifo_diffusion.prompts import Table
+
+CPU = torch.device("cpu")
+TRIED = [case for case in CASES if case.name in ("embedded", "videocrafter2")]
+
+
+@pytest.fixture(autouse=True)
+def _anew() -> Iterator[None]:
+    dynamo.reset()
+    counters.clear()
+    yield
+    dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of what it leaves out of sight
+@pytest.mark.parametrize("case", TRIED, ids=lambda case: case.name)
+def test_it_is_compiled_once_while_times_and_prompts_change(case: Case, tmp_path: Path) -> None:
+    window = MODELS[case.name].window
+    cut = window // 2 if window % 2 == 0 else 0
+    weights = case.make(tmp_path) if case.make else None
+    frames: dict[str, torch.Tensor] = {}
+    graphs = 0
+    for way in ("as it is", "compiled"):
+        model = load(case.name, CPU, torch.float32, weights)
+        if way == "compiled":
+            model.compile("eager")  # the same kernels, so the same bits: what is tried is what torch traces
+        plan = Plan(window, 2, "last" if cut else "all")
+        schedule = model.schedule(plan.levels, "even")
+        prompts = Table(
+            Run.of({"prompt": "a red balloon"}).table, model.embed, model.embed_negative, guidance=3.0,
+            per_frame=False, negative_prompt="", frames_per_latent=1,
+        )  # fmt: skip
+        engine = Engine(
+            plan=plan, schedule=schedule, execute=Batched(Guided(model.denoiser(schedule), 3.0), 1),
+            condition=prompts, noise=SeededNoise(0), eta=1.0,
+        )  # fmt: skip
+        queue = torch.randn(
+            1, model.channels, plan.length, case.side, case.side, generator=torch.Generator().manual_seed(0)
+        )
+        state = State(0, queue)
+        prompts.begin(engine.entered(state))
+        for i in range(3):
+            if i == 1:
+                prompts.say("a blue whale")
+            _, state = engine.advance(state)
+            graphs = counters["stats"]["unique_graphs"] if i == 0 else graphs
+        frames[way] = state.queue
+    assert graphs >= 1
+    assert counters["stats"]["unique_graphs"] == graphs, "it was compiled again"
+    assert torch.equal(frames["compiled"], frames["as it is"])
+
+
+def test_a_run_says_whether_it_is_compiled_and_a_model_without_a_network_is_refused() -> None:
+    assert resolve(Run.of({"prompt": "a", "device": "cpu"})).compile == "off"
+    assert resolve(Run.of({"prompt": "a", "device": "cpu", "compile": "on"})).compile == "on"
+    with pytest.raises(BadInput, match="no network to compile"):
+        resolve(Run.of({"prompt": "0", "model": "gauss", "compile": "on"}))
+    assert resolve(Run.of({"prompt": "0", "model": "gauss"})).compile == "off"

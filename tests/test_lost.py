@@ -1,0 +1,231 @@
+"""Under torchrun nothing hangs and nothing is lost: ranks are killed, fall silent, lose the network, are stopped."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from fifo_diffusion import api, checkpoint
+from fifo_diffusion.sinks import read_frames
+from test_together import LONG_ENOUGH, SAID, straight, workers
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+FIFO = ["-m", "fifo_diffusion"]
+OFTEN = ["--checkpoint-every", "0.1s"]
+
+
+@contextmanager
+def torchrun(*command: str, folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Killed at the end, with all that it started, where it has not ended by itself."""
+    job = subprocess.Popen(
+        [*TORCHRUN, *command],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        bufsize=0,  # what is read here is not more than was asked for
+    )
+    try:
+        yield job
+    finally:
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.communicate()
+
+
+def end(job: subprocess.Popen[bytes]) -> str:
+    """What it said, once it has ended by itself."""
+    return job.communicate(timeout=LONG_ENOUGH)[1].decode()
+
+
+def until(true: Callable[[], object], *jobs: subprocess.Popen[bytes]) -> None:
+    late = time.monotonic() + LONG_ENOUGH
+    while not true():
+        for job in jobs:
+            assert job.poll() is None, job.communicate()[1].decode()
+        assert time.monotonic() < late
+        time.sleep(0.02)
+
+
+def latest(folder: Path) -> int:
+    """The frame of the last checkpoint; -1 where there is none."""
+    run = folder / "a.mp4.run"
+    return max(checkpoint.committed(run), default=-1) if run.is_dir() else -1
+
+
+def free_port() -> str:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return str(one.getsockname()[1])
+
+
+def goes_on_identically(video: Path) -> None:
+    """One process goes on with it, and all its frames are those of one that makes it from the start."""
+    made = api.carry_on(str(video), frames="+3")
+    whole = made.run.model_copy(update={"frames": made.frames_written})
+    assert made.frames_sha256 == api.make(whole, str(video.with_name("again.mp4"))).frames_sha256
+
+
+def test_what_torchrun_starts_again_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """One of four ranks is killed; then, while the video is made longer, rank 0, whose changes come only once."""
+    ranks = ["--master-port", free_port(), "--max-restarts", "1", "--nproc-per-node"]
+    with torchrun(
+        *ranks, "4", *FIFO, "generate", *SAID, *OFTEN, "--frames", "240", "-o", "a.mp4", folder=tmp_path
+    ) as job:
+        until(lambda: latest(tmp_path) > 0, job)
+        os.kill(workers(job.pid)[2], signal.SIGKILL)
+        said = end(job)
+    assert job.returncode == 0, said
+    assert "240 frames" in said
+    assert (tmp_path / "a.mp4").read_bytes() == straight(240, tmp_path)
+
+    quiet = tmp_path / "quiet"
+    quiet.mkdir()
+    shutil.copy(tmp_path / "a.mp4", quiet)
+    shutil.copytree(tmp_path / "a.mp4.run", quiet / "a.mp4.run")
+    more = ["--frames", "+160", "--prompt", "3"]
+    with torchrun(*ranks, "2", *FIFO, "resume", "a.mp4", *OFTEN, *more, folder=tmp_path) as job:
+        until(lambda: latest(tmp_path) > 260, job)
+        os.kill(workers(job.pid)[0], signal.SIGKILL)
+        said = end(job)
+    assert job.returncode == 0, said
+    api.carry_on(str(quiet / "a.mp4"), frames="+160", prompt="3")
+    assert (tmp_path / "a.mp4").read_bytes() == (quiet / "a.mp4").read_bytes()
+
+
+def test_a_rank_that_falls_silent_is_given_up(tmp_path: Path) -> None:
+    """Woken again it finds the others gone and ends too; asleep it would be killed by torchrun after 30 s."""
+    said = ["--standalone", "--nproc-per-node", "2", *FIFO, "generate", *SAID, *OFTEN]
+    with torchrun(*said, "--frames", "4000", "-o", "a.mp4", folder=tmp_path, FIFO_SILENCE="3") as job:
+        until(lambda: latest(tmp_path) > 0, job)
+        silent = workers(job.pid)[1]
+        os.kill(silent, signal.SIGSTOP)
+        assert job.stderr is not None
+        told = next(line for line in iter(job.stderr.readline, b"") if b"error: " in line).decode()
+        os.kill(silent, signal.SIGCONT)
+        more = end(job)
+    assert job.returncode != 0
+    assert re.search(r"another rank has been silent .*; a.mp4 is whole and holds \d+ frames; go on with", told), told
+    assert "error: " not in more, more
+    assert "gloo" not in told + more
+    goes_on_identically(tmp_path / "a.mp4")
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[str]]:
+    """Two network namespaces with a cable between them: the names of both, which are those of the cable's ends too."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("it takes root and the command ip to make network namespaces")
+    names = [f"fifo{os.getpid() % 100000}{end}" for end in "ab"]
+    try:
+        if subprocess.run(["ip", "netns", "add", names[0]], stderr=subprocess.DEVNULL).returncode:
+            pytest.skip("this machine allows no network namespaces")
+        ip("netns", "add", names[1])
+        ip("link", "add", names[0], "netns", names[0], "type", "veth", "peer", "name", names[1], "netns", names[1])
+        for number, name in enumerate(names, 1):
+            ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", name)
+            ip("-n", name, "link", "set", name, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL)
+
+
+def ip(*what: str) -> None:
+    subprocess.run(["ip", *what], check=True)
+
+
+def test_a_lost_network_ends_both_hosts(hosts: list[str], tmp_path: Path) -> None:
+    command = [*SAID, *OFTEN, "--frames", "4000", "-o", "a.mp4"]
+    where = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "10.77.0.1", "--master-port", "29500"]
+    jobs = [
+        subprocess.Popen(
+            ["ip", "netns", "exec", host, *TORCHRUN, *where, "--node-rank", str(rank), *FIFO, "generate", *command],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "FIFO_SILENCE": "3", "GLOO_SOCKET_IFNAME": host},
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        for rank, host in enumerate(hosts)
+    ]
+    try:
+        until(lambda: latest(tmp_path) > 0, *jobs)
+        ip("-n", hosts[1], "link", "set", hosts[1], "down")
+        told = [end(job) for job in jobs]
+    finally:
+        for job in jobs:
+            if job.poll() is None:
+                os.killpg(job.pid, signal.SIGKILL)
+                job.communicate()
+    assert all(job.returncode for job in jobs)
+    silent = "error: {}another rank has been silent for longer than FIFO_SILENCE allows; {}"
+    assert silent.format("", "a.mp4 is whole") in told[0], told[0]
+    assert silent.format("rank 1: ", "what was made is kept") in told[1], told[1]
+    goes_on_identically(tmp_path / "a.mp4")
+
+
+def test_what_is_said_saved_and_stopped_on_one_rank_holds_for_all(tmp_path: Path) -> None:
+    """A prompt said live, a checkpoint of what was said, and Ctrl-C to torchrun itself."""
+    ranks = ["--standalone", "--nproc-per-node", "2", *FIFO, "generate", "1", *SAID[3:]]
+    with torchrun(*ranks, *OFTEN, "--live", "--begin", "noise", "-o", "a.mp4", folder=tmp_path) as job:
+        until(lambda: latest(tmp_path) > 0, job)
+        assert job.stdin is not None
+        job.stdin.write(b"2\n")
+        job.stdin.flush()
+        until(lambda: len(checkpoint.description(tmp_path / "a.mp4.run").run.cues) == 2, job)
+        heard = checkpoint.description(tmp_path / "a.mp4.run").run.cues[-1]
+        until(lambda: latest(tmp_path) > heard.at, job)
+        job.send_signal(signal.SIGINT)
+        told = end(job)
+    assert heard.prompt == "2"
+    stopped = re.search(r"stopped; a.mp4 is whole and holds (\d+) frames; go on with: fifo resume a.mp4", told)
+    assert stopped is not None, told
+    assert len(list(read_frames(tmp_path / "a.mp4"))) == int(stopped[1]) > heard.at
+    assert checkpoint.description(tmp_path / "a.mp4.run").run.start == "noise"
+    goes_on_identically(tmp_path / "a.mp4")
+
+
+def test_a_pause_is_no_silence(tmp_path: Path) -> None:
+    """Nobody takes frames for longer than a silent rank is given; rank 0 waits for that, and the others for it."""
+    ranks = ["--standalone", "--nproc-per-node", "2", *FIFO, "generate", *SAID]
+    with torchrun(*ranks, "--frames", "300", "-o", "-", "-q", folder=tmp_path, FIFO_SILENCE="3") as job:
+        assert job.stdout is not None
+        first = job.stdout.read(1)
+        time.sleep(7)  # longer than a pipe takes to fill, and then than the silence
+        rest, told = job.communicate(timeout=LONG_ENOUGH)
+    assert job.returncode == 0, told.decode()
+    assert len(first + rest) == 300 * 64 * 64 * 3
+
+
+def test_torchrun_takes_no_flag_of_ours_for_its_own() -> None:
+    """It reads the whole line, and completes what begins one of its own flags; --start has another name for that."""
+    from torch.distributed.run import get_args_parser
+
+    from fifo_diffusion.cli.app import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    for name in ("generate", "extend", "resume"):
+        for option in commands[name].params:
+            names = [flag for flag in option.opts if flag.startswith("--")]
+            assert not names or any(not _completed(get_args_parser(), flag) for flag in names), (name, names)
+
+
+def _completed(parser: object, flag: str) -> bool:
+    try:
+        left = parser.parse_args(["-m", "fifo_diffusion", "generate", flag, "x"]).training_script_args  # type: ignore[attr-defined]
+    except SystemExit:
+        return True
+    return bool(left != ["generate", flag, "x"])
