@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.evaluate.gates import measure
+from fifo_diffusion.evaluate.gates import WANTED, base_clips, judge_file
+from fifo_diffusion.evaluate.judge import JUDGED, Judge, accuracy, judged
 from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
 from fifo_diffusion.models.embedded.text import TextEncoder, WordVectors
 from fifo_diffusion.models.embedded.transformer import Spectrum, VideoTransformer, patches
@@ -24,7 +25,7 @@ from fifo_diffusion.world import animated
 from fifo_diffusion.world.art import Sprites
 from fifo_diffusion.world.captions import plain, say, vocabulary
 from fifo_diffusion.world.clips import Caption, World
-from fifo_diffusion.world.kinds import LARGE, SMALL
+from fifo_diffusion.world.kinds import KINDS, LARGE, SMALL
 
 RECIPE = Path(recipes.__file__).parent / "large.yaml"
 TOY = dataclasses.replace(
@@ -199,8 +200,9 @@ def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sp
         out = model.denoiser(model.schedule(64, "even"))(z, torch.full((1, 16), 500.0), model.embed(["a pig"]))
     assert out.shape == z.shape
     assert out.isfinite().all()
-    gates = list(measure(model, sprites, 128, tmp_path, clips=1, guidance=2.0, steps=1, eta=1.0, judge_steps=2))
-    assert {gate.name: gate.wanted for gate in gates}["base clips: subject"] == 85
+    ((caption, clip),) = base_clips(model, sprites, 128, 1, guidance=1.0, steps=1, eta=1.0)
+    assert caption.subject in LARGE.subjects
+    assert clip.shape == (16, 128, 128, 3)
 
 
 @pytest.mark.parametrize(
@@ -216,3 +218,23 @@ def test_a_recipe_that_is_wrong_is_refused(tmp_path: Path, text: str, wrong: str
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(BadInput, match=wrong):
         Recipe.read(tmp_path / "r.yaml")
+
+
+@torch.no_grad()
+def test_the_judge_of_each_world_knows_its_values_and_counts_what_is_there(sprites: Sprites, tmp_path: Path) -> None:
+    assert judged(SMALL) == JUDGED
+    assert judge_file(tmp_path, 128, 2, LARGE) != judge_file(tmp_path, 128, 2, SMALL)
+    assert set(WANTED) == set(KINDS)
+    judge = Judge(LARGE).eval()
+    clip = np.random.default_rng(0).integers(0, 255, (6, 128, 128, 3), dtype=np.uint8)
+    verdict = judge.verdict(clip)
+    assert all(verdict[name] in values for name, values in judged(LARGE).items())
+    assert len(judge.judged["subject"]) == 24
+    assert len(judge.judged["scene"]) == 10
+    # Fine detail is averaged away before it looks: pictures of 64 pixels and the same ones doubled are the same to it.
+    little = clip[:, :64, :64]
+    assert judge.verdict(little) == judge.verdict(little.repeat(2, axis=1).repeat(2, axis=2))
+    own_colour, still = Caption("pig", "", "farm", "left"), Caption("car", verdict["colour"], "farm", "still")
+    told = accuracy(judge, iter([(own_colour, clip), (still, clip)]))
+    assert told["colour"] == 1.0  # of the car alone
+    assert np.isnan(accuracy(judge, iter([(still, clip)]))["speed"])

@@ -135,7 +135,7 @@ class Spectrum(nn.Module):
         second = patches.double().T @ patches.double() / len(patches)
         variance, basis = torch.linalg.eigh(second)
         self.basis.copy_(basis.flip(1))
-        self.variance.copy_(variance.flip(0))
+        self.variance.copy_(variance.flip(0).clamp(min=0))
 
 
 class VideoTransformer(nn.Module):
