@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.evaluate.gates import WANTED, base_clips, judge_file
 from fifo_diffusion.evaluate.judge import JUDGED, Judge, accuracy, judged
-from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
+from fifo_diffusion.models.embedded.model import WEIGHTS, load, load_large
 from fifo_diffusion.models.embedded.text import TextEncoder, WordVectors
 from fifo_diffusion.models.embedded.transformer import Spectrum, VideoTransformer, patches
 from fifo_diffusion.schedule import cosine
@@ -28,6 +28,7 @@ from fifo_diffusion.world.clips import Caption, World
 from fifo_diffusion.world.kinds import KINDS, LARGE, SMALL
 
 RECIPE = Path(recipes.__file__).parent / "large.yaml"
+CPU = torch.device("cpu")
 TOY = dataclasses.replace(
     Recipe.read(RECIPE),
     vectors=8,
@@ -193,7 +194,14 @@ def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sp
     list(diffusion.train(TOY, tmp_path, begin=WEIGHTS))
     list(autoencoder.polish(TOY, sprites, tmp_path))
     export(TOY, tmp_path, tmp_path / "weights")
-    model = Embedded(tmp_path / "weights", torch.device("cpu"), torch.float32)
+    weights = str(tmp_path / "weights")
+    model = load_large(CPU, torch.float32, weights)
+    with pytest.raises(ModelError, match="--model embedded-large"):
+        load(CPU, torch.float32, weights)
+    with pytest.raises(ModelError, match=r"--model embedded$"):
+        load_large(CPU, torch.float32, str(WEIGHTS))
+    with pytest.raises(ModelError, match="no weights in the package"):
+        load_large(CPU, torch.float32, None)
     assert "never shown" in model.remarks("a red balloon over a tower")[0]
     with torch.no_grad():
         z = torch.randn(1, 12, 16, 16, 16)

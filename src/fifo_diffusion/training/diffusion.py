@@ -42,7 +42,7 @@ class EmbeddedNetworks(nn.Module):
         known = words.known(folder) if recipe.vectors else vocabulary(recipe.kind)
         self.text, self.video = networks(recipe.channels, known, recipe.patch, recipe.vectors)
         if recipe.vectors:
-            self.text.embedding.table.copy_(words.table(folder))  # type: ignore[operator, union-attr]
+            self.text.embedding.table.copy_(words.table(folder))  # type: ignore[operator]
 
 
 def encoder(recipe: Recipe, out: Path) -> Autoencoder:

@@ -59,4 +59,5 @@ def grow(small: Path, video: VideoTransformer, text: TextEncoder, pictures: Fram
 def _rotation(large: Tensor, little: Tensor) -> Tensor:
     """(N, a), (N, b), a >= b -> (b, a) with orthonormal rows, so that noise stays noise: orthogonal Procrustes."""
     left, _, right = torch.linalg.svd(little.T @ large, full_matrices=False)
-    return left @ right
+    turn: Tensor = left @ right
+    return turn

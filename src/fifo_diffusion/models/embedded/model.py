@@ -138,7 +138,24 @@ class _Along:
 
 def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:
     """weights: a folder that `python -m fifo_diffusion.training --export` wrote; None for those in the package."""
-    return Embedded(WEIGHTS if weights is None else Path(weights), device, dtype)
+    return _of_world("small", "embedded-large", Embedded(WEIGHTS if weights is None else Path(weights), device, dtype))
+
+
+def load_large(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:
+    """Raises ModelError where no weights are named: there are none in the package."""
+    if weights is None:
+        raise ModelError(
+            "embedded-large has no weights in the package; make some with python -m fifo_diffusion.training --config "
+            "(docs/large.md) and name their folder, --weights, or use --model embedded"
+        )
+    return _of_world("large", "embedded", Embedded(Path(weights), device, dtype))
+
+
+def _of_world(world: str, other: str, model: Embedded) -> Embedded:
+    """Raises ModelError for weights that were trained on the other world: their pictures have another size."""
+    if model.world != world:
+        raise ModelError(f"these weights are of the {model.world} world; use them with --model {other}")
+    return model
 
 
 Net = TypeVar("Net", bound=nn.Module)
