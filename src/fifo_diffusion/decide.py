@@ -25,9 +25,10 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     """
     card, device = models.card(run.model), choose_device(run.device)
     said = run.model_dump(exclude_none=True)
+    length = run.table[-1].at + max(1, round(10 * (run.fps or card.fps)))  # 10 s from the last prompt on
     defaults = {
         "weights": card.weights,
-        "frames": run.table[-1].at + max(1, round(10 * (run.fps or card.fps))),  # 10 s from the last prompt on
+        "frames": length,
         "size": card.size,
         "fps": card.fps,
         "eta": 0.0 if run.solver == "2m" else card.eta,
@@ -45,7 +46,7 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
         card.check_compile(run.split)
     able = card.compiles and ranks == 1
     here["compile"] = (
-        choose_compile(run.compile, device, defaults["frames"] if run.frames is None else run.frames)
+        choose_compile(run.compile, device, length if run.frames is None else run.frames)
         if able or run.compile == "on"
         else "off"
     )

@@ -33,7 +33,7 @@ class Compiled:
         z, t, cond = _packed(z), _packed(t), {name: _packed(c) for name, c in cond.items()}
         if not self.graphs:
             return self.network(z, t, cond)
-        torch.compiler.cudagraph_mark_step_begin()
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         return self.network(z, t, cond).clone()
 
 
