@@ -60,7 +60,8 @@ def started(folder: Path, commands: Sequence[Sequence[str]], **environment: str)
     finally:
         for job in jobs:
             if job.poll() is None:
-                os.killpg(job.pid, signal.SIGKILL)
+                for pid in [*ranks_of(job), job.pid]:
+                    os.kill(pid, signal.SIGKILL)
                 job.wait()
 
 
@@ -77,7 +78,7 @@ def over(jobs: Jobs, began: float) -> str:
 
 def ranks_of(job: subprocess.Popen[bytes]) -> list[int]:
     """The processes that torchrun started, rank 0 first."""
-    out = subprocess.run(["pgrep", "-P", str(job.pid)], check=True, stdout=subprocess.PIPE, text=True).stdout
+    out = subprocess.run(["pgrep", "-P", str(job.pid)], stdout=subprocess.PIPE, text=True).stdout
     return sorted(map(int, out.split()))
 
 

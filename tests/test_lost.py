@@ -22,7 +22,7 @@ from typer.main import get_command
 
 from fifo_diffusion import api, checkpoint
 from fifo_diffusion.sinks import read_frames
-from test_together import LONG_ENOUGH, SAID, straight, workers
+from test_together import LONG_ENOUGH, SAID, kill, straight, workers
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 FIFO = ["-m", "fifo_diffusion"]
@@ -43,15 +43,13 @@ def torchrun(*command: str, folder: Path, **environment: str) -> Iterator[subpro
         start_new_session=True,
         bufsize=0,  # what is read here is not more than was asked for
     )
-    hangs = Timer(2 * LONG_ENOUGH, os.killpg, (job.pid, signal.SIGKILL))
+    hangs = Timer(2 * LONG_ENOUGH, kill, [job])
     hangs.start()
     try:
         yield job
     finally:
         hangs.cancel()
-        if job.poll() is None:
-            os.killpg(job.pid, signal.SIGKILL)
-            job.communicate()
+        kill(job)
 
 
 def end(job: subprocess.Popen[bytes]) -> str:
@@ -176,9 +174,7 @@ def test_a_lost_network_ends_both_hosts(hosts: list[str], tmp_path: Path) -> Non
         told = [end(job) for job in jobs]
     finally:
         for job in jobs:
-            if job.poll() is None:
-                os.killpg(job.pid, signal.SIGKILL)
-                job.communicate()
+            kill(job)
     assert all(job.returncode for job in jobs)
     silent = "error: {}another rank has been silent for longer than FIFO_SILENCE allows; {}"
     assert silent.format("", "a.mp4 is whole") in told[0], told[0]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,9 +97,7 @@ def test_a_lost_rank_ends_the_job_and_the_video_goes_on_in_one_process(lost: str
         assert "go on with" in said
         assert "gloo" not in said
     finally:
-        if job.poll() is None:
-            os.killpg(job.pid, signal.SIGKILL)
-            job.communicate()
+        kill(job)
     made = api.carry_on(str(tmp_path / "a.mp4"), frames="+3")
     again = api.make(made.run.model_copy(update={"frames": made.frames_written}), str(tmp_path / "b.mp4"))
     assert made.frames_sha256 == again.frames_sha256
@@ -198,8 +197,18 @@ def test_a_host_with_bad_weights_ends_the_job_in_a_sentence(how: str, tmp_path: 
 
 def workers(pid: int) -> list[int]:
     """The processes that torchrun started, rank 0 first."""
-    children = subprocess.run(["pgrep", "-P", str(pid)], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    children = subprocess.run(["pgrep", "-P", str(pid)], stdout=subprocess.PIPE, text=True).stdout.split()
     return sorted(map(int, children))
+
+
+def kill(job: subprocess.Popen[bytes]) -> None:
+    """With all that it started; torchrun gives each a process group of its own."""
+    for pid in workers(job.pid) if job.poll() is None else ():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if job.poll() is None:
+        job.kill()
+        job.wait()
 
 
 def test_the_time_a_silent_rank_is_given_is_settable(monkeypatch: pytest.MonkeyPatch) -> None:
