@@ -48,7 +48,7 @@ def make(captions: Sequence[str], size: int, folder: Path) -> None:
     common = [piece for piece in pieces if re.fullmatch("[a-z]{2,}", piece)][:COMMON]
     listed = sorted({*common, *captions, *MORE.read_text().split()})
     meant = _meanings(encoder, listed)
-    meant -= meant.mean(dim=0)
+    meant = meant - meant.mean(dim=0)
     own = meant[[listed.index(word) for word in captions]]
     _, axes = torch.linalg.eigh(meant.T.cov() + OWN * own.T.cov())
     vectors = normalize(meant @ axes[:, -size:].flip(1), dim=-1)
