@@ -74,7 +74,7 @@ def test_histograms_hold_every_frame_once(report: Evaluation) -> None:
     assert shares["slow"]["from 1 %"] == pytest.approx(1 / 3, abs=0.05)
 
 
-def test_a_long_video_is_made_in_blocks_and_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_video_is_told_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long, "BLOCK", 8)
     asked = {"prompt": "-", "model": "gauss", "size": (16, 16), "partitions": 2, "device": "cpu"}
     long.make(tmp_path, Run.of({**asked, "frames": 24}))
