@@ -7,7 +7,7 @@
     3  models  methods  decode  sinks  prompts  guidance  execute  ranks  groups  together  sources  preview
        checkpoint
     2  engine  baseclip  sidecar  script  job
-    1  schedule  windows  noise  config  world  devices  meter  lost  overlap
+    1  schedule  windows  noise  config  world  devices  meter  lost  memory  overlap
     0  protocols  errors  version  digest  whole  trail  interrupt
 
 `__init__`, `__main__` and `api` are the door: they may know every room.  A room is a module or a package;
@@ -30,7 +30,7 @@ ROOT = Path(fifo_diffusion.__path__[0])
 
 FLOORS = [
     {"protocols", "errors", "version", "digest", "whole", "trail", "interrupt"},
-    {"schedule", "windows", "noise", "config", "world", "devices", "meter", "lost", "overlap"},
+    {"schedule", "windows", "noise", "config", "world", "devices", "meter", "lost", "memory", "overlap"},
     {"engine", "baseclip", "sidecar", "script", "job"},
     {
         "models",

@@ -1,5 +1,6 @@
 """Under torchrun nothing hangs and nothing is lost: ranks are killed, fall silent, lose the network, are stopped."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -7,10 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
+from typing import IO
 
 import pytest
 from typer.main import get_command
@@ -21,12 +26,13 @@ from test_together import LONG_ENOUGH, SAID, straight, workers
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 FIFO = ["-m", "fifo_diffusion"]
+SILENCE = "4"  # seconds, more than a loaded machine leaves a process waiting
 OFTEN = ["--checkpoint-every", "0.1s"]
 
 
 @contextmanager
 def torchrun(*command: str, folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Killed at the end, with all that it started, where it has not ended by itself."""
+    """Killed at the end, with all that it started, where it has not ended by itself; and when it hangs."""
     job = subprocess.Popen(
         [*TORCHRUN, *command],
         cwd=folder,
@@ -37,9 +43,12 @@ def torchrun(*command: str, folder: Path, **environment: str) -> Iterator[subpro
         start_new_session=True,
         bufsize=0,  # what is read here is not more than was asked for
     )
+    hangs = Timer(2 * LONG_ENOUGH, os.killpg, (job.pid, signal.SIGKILL))
+    hangs.start()
     try:
         yield job
     finally:
+        hangs.cancel()
         if job.poll() is None:
             os.killpg(job.pid, signal.SIGKILL)
             job.communicate()
@@ -108,12 +117,12 @@ def test_what_torchrun_starts_again_goes_on_as_if_nothing_had_happened(tmp_path:
 def test_a_rank_that_falls_silent_is_given_up(tmp_path: Path) -> None:
     """Woken again it finds the others gone and ends too; asleep it would be killed by torchrun after 30 s."""
     said = ["--standalone", "--nproc-per-node", "2", *FIFO, "generate", *SAID, *OFTEN]
-    with torchrun(*said, "--frames", "4000", "-o", "a.mp4", folder=tmp_path, FIFO_SILENCE="3") as job:
+    with torchrun(*said, "--frames", "4000", "-o", "a.mp4", folder=tmp_path, FIFO_SILENCE=SILENCE) as job:
         until(lambda: latest(tmp_path) > 0, job)
         silent = workers(job.pid)[1]
         os.kill(silent, signal.SIGSTOP)
         assert job.stderr is not None
-        told = next(line for line in iter(job.stderr.readline, b"") if b"error: " in line).decode()
+        told = next((line for line in iter(job.stderr.readline, b"") if b"error: " in line), b"").decode()
         os.kill(silent, signal.SIGCONT)
         more = end(job)
     assert job.returncode != 0
@@ -155,7 +164,7 @@ def test_a_lost_network_ends_both_hosts(hosts: list[str], tmp_path: Path) -> Non
         subprocess.Popen(
             ["ip", "netns", "exec", host, *TORCHRUN, *where, "--node-rank", str(rank), *FIFO, "generate", *command],
             cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "FIFO_SILENCE": "3", "GLOO_SOCKET_IFNAME": host},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "FIFO_SILENCE": SILENCE, "GLOO_SOCKET_IFNAME": host},
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
@@ -201,13 +210,21 @@ def test_what_is_said_saved_and_stopped_on_one_rank_holds_for_all(tmp_path: Path
 def test_a_pause_is_no_silence(tmp_path: Path) -> None:
     """Nobody takes frames for longer than a silent rank is given; rank 0 waits for that, and the others for it."""
     ranks = ["--standalone", "--nproc-per-node", "2", *FIFO, "generate", *SAID]
-    with torchrun(*ranks, "--frames", "300", "-o", "-", "-q", folder=tmp_path, FIFO_SILENCE="3") as job:
-        assert job.stdout is not None
-        first = job.stdout.read(1)
-        time.sleep(7)  # longer than a pipe takes to fill, and then than the silence
-        rest, told = job.communicate(timeout=LONG_ENOUGH)
+    with torchrun(*ranks, "--frames", "60", "-o", "-", "-q", folder=tmp_path, FIFO_SILENCE=SILENCE) as job:
+        pipe = job.stdout
+        assert pipe is not None
+        until(lambda: waiting(pipe) + 64 * 64 * 3 > fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ), job)
+        time.sleep(1.5 * float(SILENCE))
+        frames, told = job.communicate(timeout=LONG_ENOUGH)
     assert job.returncode == 0, told.decode()
-    assert len(first + rest) == 300 * 64 * 64 * 3
+    assert len(frames) == 60 * 64 * 64 * 3
+
+
+def waiting(pipe: IO[bytes]) -> int:
+    """Bytes that nobody has taken yet."""
+    count = array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
 
 
 def test_torchrun_takes_no_flag_of_ours_for_its_own() -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from fifo_diffusion import api, checkpoint, decide, sidecar
 from fifo_diffusion.config import Halves, Run
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.models.embedded.model import WEIGHTS
 from fifo_diffusion.together import silence
 
 SAID = ["1", "--prompt", "25: 2", "--model", "gauss", "--size", "16x16", "-n", "2", "--eta", "1", "--batch", "1"]
@@ -34,13 +37,6 @@ def straight(frames: int, folder: Path) -> bytes:
     run = {"prompt": "1", "cues": cues, "model": "gauss", "size": (16, 16), "partitions": 2, "eta": 1.0, "batch": 1}
     api.make(Run.of({**run, "frames": frames}), str(folder / "straight.mp4"), checkpoint_every=0)
     return (folder / "straight.mp4").read_bytes()
-
-
-def test_three_ranks_make_the_file_of_one(tmp_path: Path) -> None:
-    job = generate(3, tmp_path, "--frames", "40")
-    said = job.communicate(timeout=LONG_ENOUGH)[1].decode()
-    assert job.returncode == 0, said
-    assert (tmp_path / "a.mp4").read_bytes() == straight(40, tmp_path)
 
 
 def test_two_ranks_share_one_window_and_the_sidecar_says_how(tmp_path: Path) -> None:
@@ -110,6 +106,7 @@ def test_a_lost_rank_ends_the_job_and_the_video_goes_on_in_one_process(lost: str
 
 BROKEN = """
 import os
+import torch
 from fifo_diffusion.cli import main
 from fifo_diffusion.models.gauss import GaussianVideo
 
@@ -118,6 +115,8 @@ usual, asked = GaussianVideo.__call__, []
 def call(self, z, t, cond, /):
     asked.append(None)
     if len(asked) == 60 and os.environ["RANK"] == os.environ["BROKEN"]:
+        if os.environ["HOW"] == "memory":
+            torch.empty(2**60)
         raise RuntimeError("this network broke")
     return usual(self, z, t, cond)
 
@@ -126,26 +125,75 @@ main()
 """
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_raises_ends_the_job_with_its_error(rank: int, tmp_path: Path) -> None:
-    """On rank 0 the others wait for its answers, and must not be waited for."""
-    (tmp_path / "broken.py").write_text(BROKEN)
+OWN_FOLDER = """
+import os
+from fifo_diffusion.cli import main
+
+os.chdir(os.environ["RANK"])
+main()
+"""
+
+
+def broken(folder: Path, script: str, *said: str, **environment: str) -> tuple[str, str]:
+    """What two ranks say that run a script and fail, and torchrun after them."""
+    (folder / "broken.py").write_text(script)
     job = subprocess.run(
-        [*TORCHRUN, "2", "broken.py", "generate", *SAID, "--frames", "400", "-o", "a.mp4", "-q"],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "BROKEN": str(rank)},
+        [*TORCHRUN, "2", "broken.py", "generate", *said, "-o", "a.mp4", "-q"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stderr=subprocess.PIPE,
         text=True,
         timeout=LONG_ENOUGH,
     )
     assert job.returncode != 0
-    own, summary = job.stderr.split("ChildFailedError")[0], job.stderr.split("Root Cause")[1]
-    assert own.count("\n" + ("[rank1]: " if rank else "") + "RuntimeError: this network broke\n") == 1, job.stderr
+    own, torchrun = job.stderr.split("ChildFailedError")[0], job.stderr.split("Root Cause")[1]
+    assert "gloo" not in own
+    return own, torchrun
+
+
+def rank_0_tells(why: str, own: str) -> bool:
+    """SIGTERM, torchrun's own, may come before rank 0 sees the loss."""
+    return len(re.findall(f"error: {why}|stopped; (?:a.mp4 is whole|no frame was made)", own)) == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_raises_ends_the_job_with_its_error(rank: int, tmp_path: Path) -> None:
+    """On rank 0 the others wait for its answers, and must not be waited for."""
+    own, summary = broken(tmp_path, BROKEN, *SAID, "--frames", "400", BROKEN=str(rank), HOW="raises")
+    assert own.count("\n" + ("[rank1]: " if rank else "") + "RuntimeError: this network broke\n") == 1, own
     assert f"rank      : {rank} " in summary
     assert "RuntimeError: this network broke" in summary
-    if rank:  # SIGTERM, torchrun's own, may come before rank 0 sees the loss
-        assert re.search("rank 1 ended with RuntimeError: this network broke; a.mp4 is whole|stopped; a.mp4", own), own
-    assert "gloo" not in own
+    if rank:
+        assert rank_0_tells("rank 1 ended with RuntimeError: this network broke; a.mp4 is whole", own), own
+
+
+def test_a_rank_without_memory_says_so_in_a_sentence(tmp_path: Path) -> None:
+    own, summary = broken(tmp_path, BROKEN, *SAID, "--frames", "400", BROKEN="1", HOW="memory")
+    why = "the memory does not suffice (4611686018427387904 bytes"
+    assert own.count(f"error: rank 1: {why}") == 1, own
+    assert "Traceback" not in own.split("error: ")[0]
+    assert why in summary
+    assert rank_0_tells(re.escape(f"rank 1 ended with OutOfMemory: {why}") + ".*; a.mp4 is whole", own), own
+
+
+@pytest.mark.parametrize("how", ["cut short", "others"])
+def test_a_host_with_bad_weights_ends_the_job_in_a_sentence(how: str, tmp_path: Path) -> None:
+    """Each rank has a folder of its own, and the same name there."""
+    for rank in "01":
+        shutil.copytree(WEIGHTS, tmp_path / rank / "weights")
+    file = tmp_path / "1" / "weights" / "transformer.safetensors"
+    if how == "others":
+        save_file({name: tensor * 2 for name, tensor in load_file(file).items()}, file)
+    else:
+        os.truncate(file, 100_000)
+    own, summary = broken(
+        tmp_path, OWN_FOLDER, "a blue whale", "--weights", "weights", "--begin", "noise", "-n", "1", "--frames", "2"
+    )
+    why = "the weights of embedded are" if how == "others" else ".*transformer.safetensors"
+    assert len(re.findall(f"error: rank 1: {why}", own)) == 1, own
+    assert "Traceback" not in own.split("error: ")[0]
+    assert re.search(why, summary)
+    assert rank_0_tells(f"rank 1 ended with ModelError: {why}", own), own
 
 
 def workers(pid: int) -> list[int]:

@@ -86,7 +86,7 @@ def test_the_recipe_runs_stops_goes_on_and_exports_a_model_that_loads(sprites: S
     export(TOY, tmp_path, tmp_path / "weights")
     model = Embedded(tmp_path / "weights", torch.device("cpu"), torch.float32)
     gates = list(measure(model, sprites, TOY.size, tmp_path, clips=2, guidance=2.0, steps=2, eta=1.0, judge_steps=2))
-    assert len(gates) == 9
+    assert len(gates) == 11
     assert not all(gate.passed for gate in gates)
 
 

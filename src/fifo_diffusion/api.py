@@ -18,7 +18,7 @@ from fifo_diffusion.config import Decided, Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.decide import told as told_how
 from fifo_diffusion.engine import State
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.job import job
 from fifo_diffusion.making import Making, Warn, machine, tell_unheard
 from fifo_diffusion.models import card
@@ -232,10 +232,16 @@ def carry_on(
 def follow(group: Together) -> None:
     """On a rank other than 0: compute along with whatever rank 0 makes, until it has nothing more to make."""
     while (task := group.hear()) is not None:
-        run, tensors = task
+        run, weights, tensors = task
         here = {"device": group.device} if run.device.startswith("cuda") else {}
         session = Session(run.model_copy(update=here))
         device = session.model.device
+        if session.model.weights != weights:
+            raise ModelError(
+                f"the weights of {run.model} are {session.model.weights[:12]} here and {weights[:12]} on rank 0; "
+                "give all hosts the same files"
+            )
+        group.loaded()
         first = None if tensors is None else State.from_tensors({name: t.to(device) for name, t in tensors.items()})
         session.follow(first)
 

@@ -6,6 +6,7 @@
     ├── OutputError   (OSError)        a file cannot be written, a folder or a codec is missing
     ├── ModelError                     weights are missing or broken; names the file and the key
     ├── RankLost                       another process of torchrun ended, or cannot be heard any more
+    ├── OutOfMemory   (MemoryError)    a device, or the machine, has too little memory
     └── NotFinite     (ArithmeticError)  a network answered NaN or infinity
 
 The message is one sentence: what was given, what is allowed, how to mend it.  The command line prints that
@@ -35,6 +36,10 @@ class ModelError(FifoError):
 
 class RankLost(FifoError):
     """Another process of torchrun that ended or cannot be heard any more; the frames made before that are good."""
+
+
+class OutOfMemory(FifoError, MemoryError):
+    """Too little memory; the frames made before that are good."""
 
 
 class NotFinite(FifoError, ArithmeticError):

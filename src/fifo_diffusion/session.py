@@ -277,7 +277,7 @@ class Session:
             last = len(known) + self.engine.hidden(start) + max(1, iterations)
         frames = self._frames(decoder, self.came(start, known, decoder.memory), last)
         if self.group is not None and not (place is None and self._made_by_all):
-            self.group.say((self.described(), {name: t.cpu() for name, t in start.tensors().items()}))
+            self._share({name: t.cpu() for name, t in start.tensors().items()})
         try:
             yield from self._seen(frames, made, skip)
         finally:
@@ -290,12 +290,18 @@ class Session:
         """Whether the first state needs the network, and that is split over ranks."""
         return self._part is not None and self.run.start == "clip" and self.run.clip is None
 
+    def _share(self, first: dict[str, Tensor] | None) -> None:
+        """The job, told to all ranks; until they are ready for it."""
+        assert self.group is not None
+        self.group.say((self.described(), self.model.weights, first))
+        self.group.loaded()
+
     def _first(self) -> State:
         """`start`, on rank 0; where it takes all ranks, they are told before."""
         if not self._made_by_all:
             return self.start()
         assert self.group is not None
-        self.group.say((self.described(), None))
+        self._share(None)
         self.group.awaited = True
         start = self.start()
         self.group.awaited = False

@@ -8,7 +8,8 @@ Before each iteration rank 0 says which prompts there are by now, or that the jo
 saved on rank 0 holds for all.
 
 A rank that dies closes its connections: the others stop at once, and torchrun ends the job or starts it anew (`job`).
-One that only falls silent is given up after FIFO_SILENCE seconds (ten minutes where the environment does not say).
+One that only falls silent is given up after FIFO_SILENCE seconds (ten minutes where the environment does not say);
+while ranks load a model, which may take one of them far longer than another, after ten minutes in any case.
 Rank 0 is not silent while it has much to do between two iterations, or is paused because nobody takes its frames: a
 thread says so.
 """
@@ -51,6 +52,7 @@ _STILL_HERE = "still here"
 _ASKED, _HERE, _TOLD = "is rank 0 here", "rank 0 is here", "told"  # keys of the store
 _SOON = 2.0  # seconds for an answer by the store, which may be out of reach
 _LOOK = 0.25  # seconds between two looks at it
+_LOADING = timedelta(minutes=10)  # for a rank to load a model, at least
 
 
 @dataclass(eq=False)
@@ -61,6 +63,7 @@ class Together:
     ranks: int
     device: str  # of this rank, where the run is on CUDA
     words: Any  # a process group
+    patient: Any  # another, which waits longer
     store: Any  # of torch.distributed, for what is said after a loss
     awaited: bool = False  # rank 0: whether the others are waiting for its answers, and hear no words
     broken: bool = False  # a word did not reach all: who waits for its end would take the next one for that
@@ -76,6 +79,15 @@ class Together:
         """Rank 0: to all others.  Raises RankLost."""
         with self._speaking:
             self._broadcast(what)
+
+    def loaded(self) -> None:
+        """On every rank: wait until all have loaded the model of a job that rank 0 has said.  Raises RankLost."""
+        try:
+            with self._speaking, hearing():
+                dist.barrier(self.patient)
+        except RankLost:
+            self.broken = True
+            raise
 
     def hear(self) -> Any:
         """On another rank: what rank 0 says next.  Raises RankLost."""
@@ -196,4 +208,5 @@ def together() -> Together | None:
     with hearing():
         dist.init_process_group(backend, store=joined.store, rank=rank, world_size=ranks, timeout=silence())
         words = dist.new_group(backend="gloo", timeout=silence())
-    return Together(rank, ranks, f"cuda:{local}", words, joined.store)
+        patient = dist.new_group(backend="gloo", timeout=max(silence(), _LOADING))
+    return Together(rank, ranks, f"cuda:{local}", words, patient, joined.store)

@@ -26,6 +26,7 @@ def among_ranks() -> Iterator[bool]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield True
         return
+    from fifo_diffusion.api import follow  # before the others wait for this rank
     from fifo_diffusion.together import together
 
     try:
@@ -42,8 +43,6 @@ def among_ranks() -> Iterator[bool]:
             return
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, signal.SIG_IGN)
-        from fifo_diffusion.api import follow
-
         follow(group)
         group.leave()
         yield False
@@ -66,6 +65,7 @@ def _leading(group: Together) -> Iterator[None]:
 def _told_once(group: Together) -> Iterator[None]:
     """An error of this rank's own is told to the others and to torchrun, whose summary repeats it."""
     from fifo_diffusion.job import starts_again
+    from fifo_diffusion.memory import no_memory_left
     from fifo_diffusion.together import in_one_line
 
     try:
@@ -78,9 +78,12 @@ def _told_once(group: Together) -> Iterator[None]:
         more = "" if starts_again() else "; what was made is kept: go on with fifo resume and the video's name"
         raise RankLost(f"{group.why(error)}{more}") from error
     except Exception as error:
-        group.ends(error)
-        _in_summary(in_one_line(error))
-        raise
+        said = no_memory_left(error)
+        group.ends(said)
+        _in_summary(in_one_line(said))
+        if said is error:
+            raise
+        raise said from error
 
 
 def _in_summary(text: str) -> None:

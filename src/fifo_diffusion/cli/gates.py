@@ -37,7 +37,7 @@ def gates(
     from fifo_diffusion.evaluate.world import folder as kept
     from fifo_diffusion.models import card
     from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
-    from fifo_diffusion.world.art import fetch, load_sprites
+    from fifo_diffusion.world.kinds import KINDS
 
     own, out = card("embedded"), Console(highlight=False)
     torch.set_num_threads(threads or torch.get_num_threads())
@@ -46,14 +46,15 @@ def gates(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}); name another, --folder") from error
-    sprites = load_sprites(fetch(folder / "art"), own.size[0])
     model = Embedded(weights or WEIGHTS, torch.device("cpu"), torch.float32)
+    kind = KINDS[model.world]
+    sprites = kind.load_sprites(kind.fetch(folder / "art"), kind.size)
     found = []
     console.print("[dim]the judge is trained first where it is not there yet[/]")
     for gate in measure(
         model,
         sprites,
-        own.size[0],
+        kind.size,
         folder,
         clips=clips,
         guidance=own.guidance if guidance is None else guidance,

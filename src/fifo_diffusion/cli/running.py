@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from fifo_diffusion.cli.app import console
-from fifo_diffusion.errors import BadInput, OutputError, RankLost
+from fifo_diffusion.errors import BadInput, OutOfMemory, OutputError, RankLost
 from fifo_diffusion.interrupt import stop_listening
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> 
     """Make a video with a live line; when it is stopped, or cannot be written, say how to go on."""
     from fifo_diffusion.api import left
     from fifo_diffusion.devices import keep_freed_memory
+    from fifo_diffusion.memory import no_memory_left
     from fifo_diffusion.progress import Progress
 
     keep_freed_memory()
@@ -50,6 +51,10 @@ def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> 
         raise RankLost(f"{why}; {more}") from error
     except OutputError as error:
         raise OutputError(f"{error}{_go_on(left(name))}") from error
+    except Exception as error:
+        if not isinstance(few := no_memory_left(error), OutOfMemory):
+            raise
+        raise OutOfMemory(f"{few}; {_kept(name, progress.frames)}") from error
 
 
 def _kept(name: str, made: int) -> str:

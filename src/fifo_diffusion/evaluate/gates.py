@@ -7,7 +7,7 @@ model's; a gate is only as good as that.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.decode import psnr, to_frames, to_pixels
-from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge, accuracy, held_out, train_judge
+from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge, accuracy, held_out, judged, train_judge
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models import card
 from fifo_diffusion.models.embedded.model import Embedded
@@ -28,8 +28,15 @@ from fifo_diffusion.prompts import OnePrompt
 from fifo_diffusion.world.art import Sprites
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import Caption, World
+from fifo_diffusion.world.kinds import KINDS, SMALL, Kind
 
 JUDGE_STEPS = 2_000  # of 64 looks: right in all of 400 held-out real clips
+
+
+WANTED: Mapping[str, Mapping[str, float | None]] = {  # of base clips, by world, in %
+    "small": {"motion": 80, "colour": 90, "scene": 90, "subject": None, "speed": None},
+    "large": {"motion": 90, "colour": 90, "scene": 95, "subject": 85, "speed": None},
+}
 
 
 @dataclass(frozen=True)
@@ -59,16 +66,17 @@ def measure(
     judge_steps: int = JUDGE_STEPS,
 ) -> Iterator[Gate]:
     """Measure gate after gate: the autoencoder on held-out frames, the judge on real clips, base clips by the judge."""
-    frames = np.stack([clip[0] for _, clip in held_out(sprites, size, 512, 1)])
+    kind = KINDS[model.world]
+    frames = np.stack([clip[0] for _, clip in held_out(sprites, size, 512, 1, kind)])
     yield Gate("autoencoder PSNR, held-out scenes", psnr(_autoencoded(model, frames), frames), 30.0, "dB")
 
-    judge = trained_judge(sprites, size, folder, judge_steps)
-    real = accuracy(judge, held_out(sprites, size, 400, card("embedded").window))
+    judge = trained_judge(sprites, size, folder, judge_steps, kind)
+    real = accuracy(judge, held_out(sprites, size, 400, card("embedded").window, kind))
     for name in JUDGED:
         yield Gate(f"judge on real clips: {name}", 100 * real[name], 99.0, "%")
 
     base = accuracy(judge, base_clips(model, sprites, size, clips, guidance, steps, eta))
-    for name, wanted in (("motion", 80.0), ("colour", 90.0), ("scene", 90.0), ("subject", None), ("speed", None)):
+    for name, wanted in WANTED[kind.name].items():
         yield Gate(f"base clips: {name}", 100 * base[name], wanted, "%")
 
 
@@ -83,7 +91,7 @@ def base_clips(
     at_once: int = 16,
 ) -> Iterator[tuple[Caption, NDArray[np.uint8]]]:
     """Clips that the model samples plainly, one timestep for all frames, for captions drawn from the world."""
-    world, rng = World(sprites, size), np.random.default_rng(7)
+    world, rng = World(sprites, size, kind=KINDS[model.world]), np.random.default_rng(7)
     captions = [world.draw_caption(rng) for _ in range(count)]
     schedule = model.schedule(steps, "even")
     own, side = card("embedded"), size // card("embedded").space
@@ -104,22 +112,22 @@ def _autoencoded(model: Embedded, frames: NDArray[np.uint8]) -> NDArray[np.uint8
     return to_frames(pixels[:, 0])
 
 
-def judge_file(folder: Path, size: int, steps: int = JUDGE_STEPS) -> Path:
+def judge_file(folder: Path, size: int, steps: int = JUDGE_STEPS, kind: Kind = SMALL) -> Path:
     """Where a judge of this size is kept; one of other attributes has another name."""
-    knows = sha256(json.dumps(JUDGED).encode()).hexdigest()[:8]
+    knows = sha256(json.dumps(judged(kind)).encode()).hexdigest()[:8]
     return folder / f"judge-{size}-{steps}-{knows}.safetensors"
 
 
-def trained_judge(sprites: Sprites, size: int, folder: Path, steps: int = JUDGE_STEPS) -> Judge:
+def trained_judge(sprites: Sprites, size: int, folder: Path, steps: int = JUDGE_STEPS, kind: Kind = SMALL) -> Judge:
     """Trained once and kept in the folder."""
-    file = judge_file(folder, size, steps)
+    file = judge_file(folder, size, steps, kind)
     if not file.exists():
-        save_file(train_judge(sprites, size, steps).state_dict(), file)
-    return load_judge(file, size)
+        save_file(train_judge(sprites, size, steps, kind).state_dict(), file)
+    return load_judge(file, size, kind)
 
 
-def load_judge(file: Path, size: int) -> Judge:
-    judge = Judge()
+def load_judge(file: Path, size: int, kind: Kind = SMALL) -> Judge:
+    judge = Judge(kind)
     judge(torch.zeros(2, LOOK, 3, size, size))  # so that the lazy layer knows its width
     judge.load_state_dict(load_file(file))
     return judge.eval()

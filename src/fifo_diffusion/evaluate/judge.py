@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import avg_pool2d, cross_entropy
 
 from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.world.art import COLOURS, SUBJECTS, Sprites
 from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, MOTIONS, SPEEDS, TRAIN_VARIANTS, Caption, World
+from fifo_diffusion.world.kinds import SMALL, Kind
 from fifo_diffusion.world.scenes import SCENES
 
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
@@ -25,20 +26,27 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "motion": tuple(MOTIONS),
 }
 JUDGED = {**ATTRIBUTES, "speed": tuple(SPEEDS)}  # the last of what moves only
+SEEN = 64  # pixels: larger pictures are made smaller before they are judged
 LOOK = 4  # frames the judge sees at once
 UNTOLD = -100  # what cross_entropy leaves out
 
 
+def judged(kind: Kind) -> Mapping[str, tuple[str, ...]]:
+    """By attribute, the values it may have in a world."""
+    return {**JUDGED, "subject": tuple(kind.subjects), "scene": kind.scenes}
+
+
 def shows(caption: Caption, name: str) -> bool:
-    """Whether a clip of this caption has the attribute: what stands still has no speed."""
-    return name != "speed" or caption.motion != "still"
+    """Whether a clip of this caption has the attribute: what stands still has no speed, and some have no colour."""
+    return bool(caption.motion != "still" if name == "speed" else getattr(caption, name))
 
 
 class Judge(nn.Module):
     """Four neighbouring frames -> the scores of every value of every attribute."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Kind = SMALL) -> None:
         super().__init__()
+        self.judged = judged(kind)
         layers: list[nn.Module] = []
         for before, after, side in ((3 * LOOK, 48, 5), (48, 96, 3), (96, 144, 3), (144, 192, 3)):
             layers += [
@@ -47,11 +55,14 @@ class Judge(nn.Module):
                 nn.ReLU(),
             ]
         self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(256), nn.ReLU())
-        self.heads = nn.ModuleDict({name: nn.Linear(256, len(values)) for name, values in JUDGED.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(256, len(values)) for name, values in self.judged.items()})
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """(B, LOOK, 3, H, W) in [-1, 1] -> by attribute (B, values)"""
-        features = self.trunk(frames.flatten(1, 2))
+        frames = frames.flatten(1, 2)
+        if frames.shape[-1] > SEEN:
+            frames = avg_pool2d(frames, frames.shape[-1] // SEEN)
+        features = self.trunk(frames)
         return {name: head(features) for name, head in self.heads.items()}
 
     @torch.no_grad()
@@ -59,18 +70,18 @@ class Judge(nn.Module):
         """What a clip (T, H, W, 3), T >= LOOK, shows: the scores are averaged over all its positions."""
         x = to_pixels(clip)
         scores = self(torch.stack([x[i : i + LOOK] for i in range(len(x) - LOOK + 1)]))
-        return {name: values[int(scores[name].softmax(1).mean(0).argmax())] for name, values in JUDGED.items()}
+        return {name: values[int(scores[name].softmax(1).mean(0).argmax())] for name, values in self.judged.items()}
 
 
-def train_judge(sprites: Sprites, size: int, steps: int) -> Judge:
+def train_judge(sprites: Sprites, size: int, steps: int, kind: Kind = SMALL) -> Judge:
     """Train on real renders, a little brightened and noised so that it does not hang on single pixels."""
     torch.manual_seed(0)
-    captions, frames = _renders(World(sprites, size, TRAIN_VARIANTS), 4 * steps, seed=10)
+    captions, frames = _renders(World(sprites, size, TRAIN_VARIANTS, kind), 4 * steps, seed=10)
+    judge = Judge(kind)
     targets = {
         name: torch.tensor([values.index(getattr(c, name)) if shows(c, name) else UNTOLD for c in captions])
-        for name, values in JUDGED.items()
+        for name, values in judge.judged.items()
     }
-    judge = Judge()
     judge(torch.zeros(2, LOOK, 3, size, size))
     optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
@@ -79,7 +90,7 @@ def train_judge(sprites: Sprites, size: int, steps: int) -> Judge:
         x = to_pixels(frames[picked.numpy()])
         x = x * (1 + 0.1 * torch.randn(64, 1, 1, 1, 1)) + 0.05 * torch.rand(64, 1, 1, 1, 1) * torch.randn_like(x)
         scores = judge(x)
-        loss = sum((cross_entropy(scores[name], targets[name][picked]) for name in JUDGED), torch.zeros(()))
+        loss = sum((cross_entropy(scores[name], targets[name][picked]) for name in judge.judged), torch.zeros(()))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -89,7 +100,7 @@ def train_judge(sprites: Sprites, size: int, steps: int) -> Judge:
 
 def accuracy(judge: Judge, shown: Iterator[tuple[Caption, NDArray[np.uint8]]]) -> dict[str, float]:
     """The share of clips whose verdict is right, by attribute; not a number where no clip has it."""
-    right: dict[str, list[bool]] = {name: [] for name in JUDGED}
+    right: dict[str, list[bool]] = {name: [] for name in judge.judged}
     for caption, clip in shown:
         for name, value in judge.verdict(clip).items():
             if shows(caption, name):
@@ -97,9 +108,11 @@ def accuracy(judge: Judge, shown: Iterator[tuple[Caption, NDArray[np.uint8]]]) -
     return {name: float(np.mean(values)) if values else float("nan") for name, values in right.items()}
 
 
-def held_out(sprites: Sprites, size: int, count: int, length: int) -> Iterator[tuple[Caption, NDArray[np.uint8]]]:
+def held_out(
+    sprites: Sprites, size: int, count: int, length: int, kind: Kind = SMALL
+) -> Iterator[tuple[Caption, NDArray[np.uint8]]]:
     """Real clips of scenes that nothing was trained on."""
-    world, rng = World(sprites, size, HELD_OUT_VARIANTS), np.random.default_rng(99)
+    world, rng = World(sprites, size, HELD_OUT_VARIANTS, kind), np.random.default_rng(99)
     for _ in range(count):
         caption = world.draw_caption(rng)
         yield caption, world.clip(caption, rng, length)

@@ -166,6 +166,25 @@ MODELS: Mapping[str, Card] = {
         # run it with (64 steps); they tell the network 8 frames a second and play at 10, here both are --fps.  They
         # have published none for VideoCrafter1, which takes them over.  The sizes are those that were trained at.
         Card(
+            name="embedded-large",
+            summary="the embedded model at 128 pixels: 24 animated subjects, ten scenes, light and weather, more words",
+            needs="weights: none are in the package yet, python -m fifo_diffusion.training makes them (docs/large.md)",
+            loader="fifo_diffusion.models.embedded.model:load_large",
+            window=16,
+            space=8,
+            size=(128, 128),
+            encoder=True,
+            fps=10,
+            levels=999,
+            partitions=4,
+            lookahead="last",
+            eta=1.0,
+            guidance=4.0,
+            scale=2,
+            longer=True,
+            windowed=True,
+        ),
+        Card(
             name="videocrafter2",
             summary="VideoCrafter2 (arXiv:2401.09047), 512x320: what the paper shows most",
             needs="diffusers and transformers (the extra `models`), and model.ckpt of VideoCrafter/VideoCrafter2",

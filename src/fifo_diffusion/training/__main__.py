@@ -2,8 +2,12 @@
 
     python -m fifo_diffusion.training --folder training-run
 
-`--begin WEIGHTS` goes on from finished weights, with their autoencoder as it is; `--independent` trains with a timestep
-for every frame.  Both together make the trained cousin of a training-free method, at the budget that `--steps` says.
+`--config src/fifo_diffusion/training/large.yaml` makes the larger model; with `--begin WEIGHTS` it grows from the
+small one's weights.
+
+For the small one `--begin WEIGHTS` goes on from finished weights, with their autoencoder as it is; `--independent`
+trains with a timestep for every frame.  Both together make the trained cousin of a training-free method, at the budget
+that `--steps` says.
 
 A step whose result is already in the folder is not done again, and an interrupted diffusion step goes on from
 its last checkpoint; delete a file to make it again.
@@ -16,17 +20,16 @@ import json
 import shutil
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from fifo_diffusion.errors import FifoError
-from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.model import WEIGHTS
-from fifo_diffusion.training import autoencoder, diffusion
+from fifo_diffusion.training import autoencoder, diffusion, words
 from fifo_diffusion.training.recipe import Recipe
-from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import vocabulary
 from fifo_diffusion.world.clips import World
 
@@ -38,7 +41,12 @@ def export(recipe: Recipe, folder: Path, into: Path) -> None:
         weights = {key: value.half().contiguous() for key, value in load_file(folder / f"{source}.safetensors").items()}
         save_file(weights, into / f"{name}.safetensors")
         (into / f"{name}.safetensors").chmod(0o644)  # it is written for its owner alone
-    config = {"channels": recipe.channels, "timesteps": diffusion.TIMESTEPS, "vocabulary": vocabulary()}
+    heard = words.known(folder) if recipe.vectors else vocabulary(recipe.kind)
+    config = {"channels": recipe.channels, "timesteps": diffusion.TIMESTEPS, "vocabulary": heard}
+    if recipe.world != "small":
+        config |= {"world": recipe.world, "patch": recipe.patch}
+    if recipe.vectors:
+        config |= {"vectors": recipe.vectors, "trained": vocabulary(recipe.kind)}
     (into / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
@@ -48,15 +56,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--compile", action="store_true", help="compile the video network; needs a C++ compiler")
     parser.add_argument("--export", type=Path, default=WEIGHTS, help="where the finished weights go")
-    parser.add_argument("--steps", type=int, default=Recipe.steps, help="of the video network")
+    parser.add_argument(
+        "--config", type=Path, help="a recipe, such as training/large.yaml (default: the small model's)"
+    )
+    parser.add_argument("--steps", type=int, help="of the video network (default: as many as the recipe says)")
     parser.add_argument("--independent", action="store_true", help="a timestep for every frame, not one a clip")
     parser.add_argument("--begin", type=Path, help="a folder of finished weights to begin with")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     folder, started = arguments.folder, time.monotonic()
-    recipe = Recipe(steps=arguments.steps, independent=arguments.independent)
+    try:
+        recipe = Recipe.read(arguments.config) if arguments.config else Recipe()
+    except FifoError as error:
+        parser.error(str(error))
+    recipe = replace(recipe, steps=arguments.steps or recipe.steps, independent=arguments.independent)
+    grown = recipe.patch != 2
+    if grown and arguments.export == WEIGHTS:
+        parser.error("--export is the package's own folder, which holds the small model; give it another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    if arguments.begin is not None:
+    if arguments.begin is not None and not grown:
         for name in ("autoencoder", "polished"):
             shutil.copy(arguments.begin / "autoencoder.safetensors", folder / f"{name}.safetensors")
 
@@ -68,15 +86,16 @@ def main() -> None:
                 log.flush()
 
     try:
-        sprites = load_sprites(fetch(folder / "art"), recipe.size)
+        sprites = recipe.kind.load_sprites(recipe.kind.fetch(folder / "art"), recipe.size)
+        if recipe.vectors and not (folder / "words.safetensors").exists():
+            words.make(vocabulary(recipe.kind), recipe.vectors, folder)
     except FifoError as error:
         parser.error(str(error))
     if not (folder / "autoencoder.safetensors").exists():
-        report(autoencoder.train(recipe, sprites, folder))
+        report(autoencoder.train(recipe, sprites, folder, arguments.begin))
     if not (folder / "clips.safetensors").exists():
-        net = Autoencoder(recipe.channels)
-        net.load_state_dict(load_file(folder / "autoencoder.safetensors"))
-        report(diffusion.encode_clips(World(sprites, recipe.size), net.eval(), recipe, folder))
+        net = diffusion.encoder(recipe, folder)
+        report(diffusion.encode_clips(World(sprites, recipe.size, kind=recipe.kind), net, recipe, folder))
     report(diffusion.train(recipe, folder, compiled=arguments.compile, begin=arguments.begin))
     if not (folder / "polished.safetensors").exists():
         report(autoencoder.polish(recipe, sprites, folder))

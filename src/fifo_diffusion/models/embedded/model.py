@@ -46,8 +46,12 @@ class Embedded(Model):
             ) from error
         self.device, self.dtype, self._folder = device, dtype, folder
         self._along: _Along | None = None
-        self._text = _filled(TextEncoder(vocabulary), folder / "text.safetensors").to(device)
-        self._video = _filled(VideoTransformer(self.channels), folder / "transformer.safetensors").to(device, dtype)
+        self.world: str = config.get("world", "small")  # which it was trained on, see `fifo_diffusion.world.kinds`
+        text, video = networks(
+            self.channels, vocabulary, config.get("patch", 2), config.get("vectors"), config.get("trained")
+        )
+        self._text = _filled(text, folder / "text.safetensors").to(device)
+        self._video = _filled(video, folder / "transformer.safetensors").to(device, dtype)
         self._pictures = _filled(Autoencoder(self.channels), folder / "autoencoder.safetensors").to(device)
 
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
@@ -92,10 +96,26 @@ class Embedded(Model):
     def remarks(self, prompt: str) -> list[str]:
         return self._text.remarks(prompt)
 
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return self._text.vocabulary
+
     @cached_property
     def weights(self) -> str:
         files = sorted(self._folder.glob("*.safetensors"))
         return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+
+
+def networks(
+    channels: int,
+    vocabulary: Sequence[str],
+    patch: int = 2,
+    vectors: int | None = None,
+    trained: Sequence[str] | None = None,
+) -> tuple[TextEncoder, VideoTransformer]:
+    """Untrained; patch: latents to a token each way; vectors and trained: see `TextEncoder`."""
+    video = VideoTransformer(channels, patch=patch, spectral=patch > 2)
+    return TextEncoder(vocabulary, vectors=vectors, trained=trained), video
 
 
 @dataclass
@@ -118,7 +138,24 @@ class _Along:
 
 def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:
     """weights: a folder that `python -m fifo_diffusion.training --export` wrote; None for those in the package."""
-    return Embedded(WEIGHTS if weights is None else Path(weights), device, dtype)
+    return _of_world("small", "embedded-large", Embedded(WEIGHTS if weights is None else Path(weights), device, dtype))
+
+
+def load_large(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:
+    """Raises ModelError where no weights are named: there are none in the package."""
+    if weights is None:
+        raise ModelError(
+            "embedded-large has no weights in the package; make some with python -m fifo_diffusion.training --config "
+            "(docs/large.md) and name their folder, --weights, or use --model embedded"
+        )
+    return _of_world("large", "embedded", Embedded(Path(weights), device, dtype))
+
+
+def _of_world(world: str, other: str, model: Embedded) -> Embedded:
+    """Raises ModelError for weights that were trained on the other world: their pictures have another size."""
+    if model.world != world:
+        raise ModelError(f"these weights are of the {model.world} world; use them with --model {other}")
+    return model
 
 
 Net = TypeVar("Net", bound=nn.Module)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 from fifo_diffusion.models.linear import Linear, LinearGelu
+from fifo_diffusion.schedule import cosine
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries, keys, values (B, heads, N, head) -> like them
 
@@ -103,6 +104,40 @@ class _Block(nn.Module):
         return torch.addcmul(x, gate2, self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2)))
 
 
+class Spectrum(nn.Module):
+    """The principal components of a patch, and what of the velocity follows from a noisy component by itself.
+
+    A patch may hold as many numbers as the network is wide, and most of them are noise most of the time, which the
+    network would have to carry from end to end.  Of a component whose variance l is below 1 the best linear guess of
+    the velocity a e - s x from z = a x + s e is  a s (1 - l) / (a^2 l + s^2) z,  and what is left has the deviation
+    sqrt(l / (a^2 l + s^2)): the network predicts that, at variance 1.  For l = 1 it is the velocity itself.
+    """
+
+    basis: Tensor
+    variance: Tensor
+    kept: Tensor
+
+    def __init__(self, size: int, timesteps: int = 1000) -> None:
+        super().__init__()
+        self.register_buffer("basis", torch.eye(size))  # columns
+        self.register_buffer("variance", torch.ones(size))
+        self.register_buffer("kept", cosine(timesteps).float(), persistent=False)
+
+    def known(self, t: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """t (B, F) -> the factors of z and of the network's output, (B, F, 1, components) each"""
+        kept, own = self.kept[t.round().long()][..., None, None], self.variance.clamp(max=1)
+        through = kept * own + (1 - kept)
+        return ((kept * (1 - kept)).sqrt() * (1 - own) / through).to(dtype), (own / through).sqrt().to(dtype)
+
+    @torch.no_grad()
+    def fit(self, patches: Tensor) -> None:
+        """(N, size): measure on real ones."""
+        second = patches.double().T @ patches.double() / len(patches)
+        variance, basis = torch.linalg.eigh(second)
+        self.basis.copy_(basis.flip(1))
+        self.variance.copy_(variance.flip(0).clamp(min=0))
+
+
 class VideoTransformer(nn.Module):
     """Predicts the velocity alpha * noise - sigma * x0 (arXiv:2202.00512)."""
 
@@ -114,9 +149,12 @@ class VideoTransformer(nn.Module):
         heads: int = 6,
         patch: int = 2,
         text: int = 192,
+        spectral: bool = False,
     ) -> None:
+        """spectral: for large patches, see `Spectrum`."""
         super().__init__()
         self.channels, self.width, self.patch, self.head = channels, width, patch, width // heads
+        self.spectrum = Spectrum(channels * patch**2) if spectral else None
         self.enter = Linear(channels * patch**2, width)
         self.time = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, width))
         self.text = Linear(text, width)
@@ -139,7 +177,9 @@ class VideoTransformer(nn.Module):
         """
         b, c, f, h, w = z.shape
         p = self.patch
-        x = z.view(b, c, f, h // p, p, w // p, p).permute(0, 2, 3, 5, 1, 4, 6).reshape(b, f, -1, c * p * p)
+        x = patches(z, p)
+        if self.spectrum is not None:
+            seen = x = x @ self.spectrum.basis
         x = self.enter(x)
         hint = nn.functional.silu(self.time(_waves(t, self.width).to(x.dtype)) + self.text(text))
         cos, sin = _rotary(f, h // p, w // p, self.head, x.device, x.dtype)
@@ -148,8 +188,17 @@ class VideoTransformer(nn.Module):
             x = block(x, hint, words, unheard, cos, sin)
         shift, scale = self.modulation(hint)[:, :, None].chunk(2, dim=-1)
         out: Tensor = self.leave(torch.addcmul(shift, self.norm(x), 1 + scale))
+        if self.spectrum is not None:
+            skip, gain = self.spectrum.known(t, out.dtype)
+            out = torch.addcmul(skip * seen, gain, out) @ self.spectrum.basis.T
         out = out.view(b, f, h // p, w // p, c, p, p).permute(0, 4, 1, 2, 5, 3, 6)
         return out.reshape(b, c, f, h, w)
+
+
+def patches(z: Tensor, p: int) -> Tensor:
+    """(B, C, F, H, W) -> (B, F, H / p * W / p, C p p)"""
+    b, c, f, h, w = z.shape
+    return z.view(b, c, f, h // p, p, w // p, p).permute(0, 2, 3, 5, 1, 4, 6).reshape(b, f, -1, c * p * p)
 
 
 def _waves(t: Tensor, width: int) -> Tensor:

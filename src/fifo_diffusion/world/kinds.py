@@ -1,0 +1,36 @@
+"""The two worlds: the first, of 64 pixels, and a larger one that moves more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fifo_diffusion.world import animated, art
+from fifo_diffusion.world.art import COLOURS, Sprites, Subject
+from fifo_diffusion.world.scenes import PLACES, SCENES
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a world holds and where its art comes from; `skies`: whether it has light and weather."""
+
+    name: str
+    size: int
+    subjects: Mapping[str, Subject]
+    colours: Callable[[str], tuple[str, ...]]
+    scenes: tuple[str, ...]
+    skies: bool
+    fetch: Callable[[Path], Path]
+    load_sprites: Callable[[Path, int], Sprites]
+
+
+def _six(subject: str) -> tuple[str, ...]:
+    return tuple(COLOURS)
+
+
+SMALL = Kind("small", 64, art.SUBJECTS, _six, tuple(SCENES), False, art.fetch, art.load_sprites)
+LARGE = Kind(
+    "large", 128, animated.SUBJECTS, animated.colours, tuple(PLACES), True, animated.fetch, animated.load_sprites
+)
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (SMALL, LARGE)}

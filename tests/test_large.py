@@ -1,0 +1,248 @@
+"""The larger model: its world, its words, its patches, and its recipe end to end at toy size.  No art is fetched."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from fifo_diffusion.errors import BadInput, ModelError
+from fifo_diffusion.evaluate.gates import WANTED, base_clips, judge_file
+from fifo_diffusion.evaluate.judge import JUDGED, Judge, accuracy, judged
+from fifo_diffusion.models.embedded.model import WEIGHTS, load, load_large
+from fifo_diffusion.models.embedded.text import TextEncoder, WordVectors
+from fifo_diffusion.models.embedded.transformer import Spectrum, VideoTransformer, patches
+from fifo_diffusion.schedule import cosine
+from fifo_diffusion.training import autoencoder, diffusion
+from fifo_diffusion.training import recipe as recipes
+from fifo_diffusion.training.__main__ import export
+from fifo_diffusion.training.recipe import Recipe
+from fifo_diffusion.world import animated
+from fifo_diffusion.world.art import Sprites
+from fifo_diffusion.world.captions import plain, say, vocabulary
+from fifo_diffusion.world.clips import Caption, World
+from fifo_diffusion.world.kinds import KINDS, LARGE, SMALL
+
+RECIPE = Path(recipes.__file__).parent / "large.yaml"
+CPU = torch.device("cpu")
+TOY = dataclasses.replace(
+    Recipe.read(RECIPE),
+    vectors=8,
+    pictures=6,
+    autoencoder_batch=4,
+    autoencoder_cycles=((2, 1e-3),),
+    polish=(2, 1e-3),
+    clips=2,
+    batch=2,
+    steps=3,
+    cooldown=2,
+)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Animations of the art's kind: a block that begins at the left of the picture and grows to the right."""
+    folder = tmp_path_factory.mktemp("art")
+    frames = []
+    for width in (20, 30, 40):
+        frame = np.zeros((64, 64, 4), np.uint8)
+        frame[20:44, 10 : 10 + width] = (200, 30, 40, 255)
+        frames.append(Image.fromarray(frame))
+    for subject in animated.SUBJECTS.values():
+        frames[0].save(
+            folder / subject.file, save_all=True, append_images=frames[1:], lossless=True, duration=40, kmax=1
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sprites(pictures: Path) -> Iterator[Sprites]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(animated, "LOOP", 3)
+        yield LARGE.load_sprites(pictures, 128)
+
+
+def test_subjects_move_by_themselves_face_left_and_take_colours(sprites: Sprites) -> None:
+    assert len(LARGE.subjects) >= 24
+    car, rocket = sprites["car", animated.NATURAL], sprites["rocket", animated.NATURAL]
+    assert car.shape == (3, 60, 60, 4)
+    covered = car[..., 3].sum(axis=(1, 2))
+    assert covered[0] < covered[-1]
+    assert car[0, 30, :10, 3].mean() > 0.9 > 0.1 > car[0, 30, -10:, 3].mean()
+    assert rocket[0, 30, :10, 3].mean() < 0.1 < 0.9 < rocket[0, 30, -10:, 3].mean()  # drawn facing right
+    assert sprites["car", "blue"][0, 30, 5, 2] > 0.8 > sprites["car", animated.NATURAL][0, 30, 5, 2]
+    assert ("pig", "blue") not in sprites
+
+
+def test_captions_hold_known_words_and_what_is_drawn(sprites: Sprites) -> None:
+    known, rng, world = set(vocabulary(LARGE)), np.random.default_rng(0), World({}, 128, kind=LARGE)
+    drawn = [world.draw_caption(rng) for _ in range(400)]
+    for caption in drawn:
+        assert (caption.subject, caption.colour) in sprites
+        assert set(say(caption, rng, kind=LARGE).split()) | set(plain(caption).split()) <= known
+        assert not (caption.scene in ("space", "city", "reef") and (caption.light or caption.weather))
+    for name, values in (("scene", 10), ("light", 3), ("weather", 4), ("subject", 24), ("colour", 7)):
+        assert len({getattr(caption, name) for caption in drawn}) == values
+
+
+def test_light_dims_fog_greys_and_what_falls_falls(sprites: Sprites) -> None:
+    def clip(light: str = "", weather: str = "") -> np.ndarray:
+        caption = Caption("pig", "", "desert", "still", "", light, weather)
+        return World(sprites, 128, kind=LARGE).clip(caption, np.random.default_rng(3), 4).astype(float)
+
+    day, night, fog = clip(), clip("night"), clip("", "fog")
+    assert night.mean() < 0.6 * day.mean()
+    assert np.ptp(fog[0, :30], axis=-1).mean() < np.ptp(day[0, :30], axis=-1).mean()
+    for weather, step in (("rain", 0.16), ("snow", 0.035)):
+        drops = np.abs(clip("", weather) - day).sum(axis=-1)
+        down, right = round(step * 128), round({"rain": 0.02, "snow": -0.012}[weather] * 128)
+        moved = np.roll(drops[0], (down, right), axis=(0, 1))
+        assert (
+            np.corrcoef(moved.ravel(), drops[1].ravel())[0, 1] > np.corrcoef(drops[0].ravel(), drops[1].ravel())[0, 1]
+        )
+
+
+def test_the_first_world_is_as_it_was() -> None:
+    """The judge, the gap and the fidelity tables are of these pictures."""
+    sprites = {(s, c): np.zeros((30, 30, 4), np.float32) for s in SMALL.subjects for c in SMALL.colours(s)}
+    clip = World(sprites).clip(Caption("car", "red", "city", "right", "quickly"), np.random.default_rng(5), 3)
+    assert clip.shape == (3, 64, 64, 3)
+    assert int(clip.astype(np.int64).sum()) == FIRST_WORLD
+
+
+FIRST_WORLD = 2_286_818  # the sum of its numbers before there was a second world
+
+
+@torch.no_grad()
+def test_a_spectrum_predicts_what_follows_from_a_component_alone() -> None:
+    """For Gaussian patches the skip is the posterior mean of the velocity, and what is left has variance gain^2."""
+    torch.manual_seed(0)
+    own = torch.tensor([4.0, 0.5, 0.01])
+    mixing, _ = torch.linalg.qr(torch.randn(3, 3))
+    x = (torch.randn(200_000, 3) * own.sqrt()) @ mixing.T
+    spectrum = Spectrum(3)
+    spectrum.fit(x)
+    torch.testing.assert_close(spectrum.variance, own, rtol=0.03, atol=1e-3)
+    for t in (100.0, 500.0, 900.0):
+        kept = cosine(1000)[int(t)].float()
+        noise = torch.randn_like(x)
+        velocity = (kept.sqrt() * noise - (1 - kept).sqrt() * x) @ spectrum.basis
+        seen = (kept.sqrt() * x + (1 - kept).sqrt() * noise) @ spectrum.basis
+        skip, gain = (value.flatten() for value in spectrum.known(torch.tensor([[t]]), torch.float32))
+        left = velocity - skip * seen
+        small = own < 1
+        torch.testing.assert_close(left.var(dim=0)[small], (gain**2)[small], rtol=0.03, atol=1e-3)
+        assert ((left * seen).mean(dim=0)[small].abs() < 0.01).all()
+        assert (skip[~small] == 0).all()
+        assert (gain[~small] == 1).all()
+
+
+@torch.no_grad()
+def test_a_spectral_network_gives_the_linear_guess_until_it_is_trained() -> None:
+    torch.manual_seed(0)
+    net = VideoTransformer(channels=2, width=24, depth=1, heads=2, patch=4, text=24, spectral=True)
+    assert net.spectrum is not None
+    net.spectrum.fit(torch.randn(500, 32) * torch.linspace(0.1, 2, 32))
+    z, t = torch.randn(1, 2, 3, 8, 8), torch.tensor([[10.0, 500.0, 990.0]])
+    text = torch.randn(1, 1, 24), torch.randn(1, 1, 5, 24), torch.ones(1, 1, 5, dtype=torch.bool)
+    skip, _ = net.spectrum.known(t, z.dtype)
+    wanted = skip * (patches(z, 4) @ net.spectrum.basis) @ net.spectrum.basis.T
+    torch.testing.assert_close(patches(net(z, t, *text), 4), wanted, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_words_never_trained_on_are_heard_as_their_neighbours() -> None:
+    net = TextEncoder(["bunny", "rabbit", "train", "tower"], width=12, vectors=4, trained=["rabbit", "train"]).eval()
+    assert isinstance(net.embedding, WordVectors)
+    near = torch.tensor([[0.1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    net.embedding.table.copy_(torch.nn.functional.normalize(near, dim=-1))
+    bunny, rabbit, train = net(net.tokens(["a bunny", "a rabbit", "a train"]))[0]
+    assert (bunny - rabbit).norm() < 0.3 * (train - rabbit).norm()
+    assert net.remarks("a bunny") == []
+    (said,) = net.remarks("a rabbit by the tower")
+    assert "never shown the word 'tower'" in said
+    assert "'zebra'" in net.remarks("a zebra and a train")[0]
+
+
+def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sprites, tmp_path: Path) -> None:
+    listed = sorted({*vocabulary(LARGE), "tower"})
+    (tmp_path / "words.txt").write_text("\n".join(listed))
+    torch.manual_seed(0)
+    vectors = torch.randn(len(listed), 8) * (torch.arange(8) > 0)
+    vectors[listed.index("tower")] = torch.eye(8)[0]  # like nothing else
+    save_file({"table": torch.nn.functional.normalize(vectors, dim=-1).half()}, tmp_path / "words.safetensors")
+    assert "dB" in list(autoencoder.train(TOY, sprites, tmp_path, WEIGHTS))[-1]
+    net = diffusion.encoder(TOY, tmp_path)
+    list(diffusion.encode_clips(World(sprites, 128, kind=LARGE), net, TOY, tmp_path))
+    assert load_file(tmp_path / "clips.safetensors")["latents"].shape == (2, 12, 16, 16, 16)
+
+    still = dataclasses.replace(TOY, muon_rate=0.0, adam_rate=0.0, steps=1)
+    list(diffusion.train(still, tmp_path, begin=WEIGHTS))
+    begun, small = load_file(tmp_path / "transformer.safetensors"), load_file(WEIGHTS / "transformer.safetensors")
+    assert torch.equal(begun["blocks.3.attention.qkv.weight"].half(), small["blocks.3.attention.qkv.weight"])
+    # Noise that enters both networks is turned, not stretched.
+    enter = begun["enter.weight"]
+    assert torch.linalg.matrix_norm(enter).item() == pytest.approx(
+        small["enter.weight"].float().norm().item(), rel=1e-2
+    )
+
+    (tmp_path / "diffusion.pt").unlink()
+    list(diffusion.train(TOY, tmp_path, begin=WEIGHTS))
+    list(autoencoder.polish(TOY, sprites, tmp_path))
+    export(TOY, tmp_path, tmp_path / "weights")
+    weights = str(tmp_path / "weights")
+    model = load_large(CPU, torch.float32, weights)
+    with pytest.raises(ModelError, match="--model embedded-large"):
+        load(CPU, torch.float32, weights)
+    with pytest.raises(ModelError, match=r"--model embedded$"):
+        load_large(CPU, torch.float32, str(WEIGHTS))
+    with pytest.raises(ModelError, match="no weights in the package"):
+        load_large(CPU, torch.float32, None)
+    assert "never shown" in model.remarks("a red balloon over a tower")[0]
+    with torch.no_grad():
+        z = torch.randn(1, 12, 16, 16, 16)
+        out = model.denoiser(model.schedule(64, "even"))(z, torch.full((1, 16), 500.0), model.embed(["a pig"]))
+    assert out.shape == z.shape
+    assert out.isfinite().all()
+    ((caption, clip),) = base_clips(model, sprites, 128, 1, guidance=1.0, steps=1, eta=1.0)
+    assert caption.subject in LARGE.subjects
+    assert clip.shape == (16, 128, 128, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("sise: 3", "says sise"),
+        ("[1, 2]", "is no mapping"),
+        ("world: flat", "'flat'; the worlds are small, large"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_a_recipe_that_is_wrong_is_refused(tmp_path: Path, text: str, wrong: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(BadInput, match=wrong):
+        Recipe.read(tmp_path / "r.yaml")
+
+
+@torch.no_grad()
+def test_the_judge_of_each_world_knows_its_values_and_counts_what_is_there(sprites: Sprites, tmp_path: Path) -> None:
+    assert judged(SMALL) == JUDGED
+    assert judge_file(tmp_path, 128, 2, LARGE) != judge_file(tmp_path, 128, 2, SMALL)
+    assert set(WANTED) == set(KINDS)
+    judge = Judge(LARGE).eval()
+    clip = np.random.default_rng(0).integers(0, 255, (6, 128, 128, 3), dtype=np.uint8)
+    verdict = judge.verdict(clip)
+    assert all(verdict[name] in values for name, values in judged(LARGE).items())
+    assert len(judge.judged["subject"]) == 24
+    assert len(judge.judged["scene"]) == 10
+    # Fine detail is averaged away before it looks: pictures of 64 pixels and the same ones doubled are the same to it.
+    little = clip[:, :64, :64]
+    assert judge.verdict(little) == judge.verdict(little.repeat(2, axis=1).repeat(2, axis=2))
+    own_colour, still = Caption("pig", "", "farm", "left"), Caption("car", verdict["colour"], "farm", "still")
+    told = accuracy(judge, iter([(own_colour, clip), (still, clip)]))
+    assert told["colour"] == 1.0  # of the car alone
+    assert np.isnan(accuracy(judge, iter([(still, clip)]))["speed"])
