@@ -1,19 +1,22 @@
 """FIFO and the methods it is compared with: one network, the same prompts and seeds, in one run.
 
     python benchmarks/compare.py exact
-    python benchmarks/compare.py cost [--lengths 64 128 256 512 1024]
+    python benchmarks/compare.py cost [--lengths 128 256 512 1024] [--levels 16]
     python benchmarks/compare.py quality --folder DIR [--frames 128] [--seeds 5]
 
 exact: the Gaussian video, whose network is perfect (f 16, 64 levels): what the method itself loses of variance
 1 and of correlation .9, .656 and .185 over 1, 4 and 16 frames.
 
-cost: seconds and peak memory against length, each cell a process of its own, at 16 levels (FIFO with one partition)
-and without guidance, which changes how many evaluations there are and not how they grow.  Seconds are of the
-processor, one thread.
+cost: time and peak memory against length, each cell a process of its own, at few levels (FIFO has 16, one partition;
+the others --levels) and without guidance, which changes how many evaluations there are and not how they grow: what a
+frame takes is told for one level.  Time is of the processor, one thread.
 
 quality: every method at its defaults (64 levels) makes the same captions of the embedded world, a caption a seed, and a
 judge that knows real renders only (DIR holds it, or it is trained there) says what is right.  `world` is the real
-video.  A contact sheet of every video is kept in DIR.  Errors are standard errors over seeds.
+video.  Every video is kept in DIR/videos/METHOD/SEED, as pictures, with a contact sheet in DIR/sheets, so that
+`fifo evaluate DIR/videos/fifo DIR/videos/freenoise ... --against FOLDER -o REPORT` measures all that it knows and
+`python benchmarks/paired.py REPORT.json` compares them.  Errors are standard errors over seeds.  -n makes it cheaper:
+so many partitions, and 16 times as many levels for the others.
 
 Cells that are done are kept in a file of JSON lines, --kept; stopped, the same command goes on from there.
 """
@@ -43,6 +46,7 @@ from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.methods import METHODS, lacks
 from fifo_diffusion.models import card
 from fifo_diffusion.session import Session
+from fifo_diffusion.sinks import open_sink
 from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, Caption, World
@@ -55,8 +59,8 @@ Cell = dict[str, Any]
 
 
 def cost(cell: Cell) -> Cell:
-    """Processor seconds a frame, and the process's peak memory."""
-    levels = {"partitions": 1} if cell["method"] == "fifo" else {"steps": 16}
+    """Processor seconds, and the process's peak memory."""
+    levels = {"partitions": 1} if cell["method"] == "fifo" else {"steps": cell["levels"]}
     run = Run.of({"prompt": PROMPT, "method": cell["method"], "frames": cell["frames"], "guidance": 1.0, **levels})
     session = Session(resolve(run))
     began, first = time.process_time(), 0.0
@@ -87,8 +91,9 @@ def quality(cell: Cell, folder: Path) -> Cell:
         video = World(sprites, variants=HELD_OUT_VARIANTS).clip(caption, rng, cell["frames"])
     else:
         said = {"prompt": plain(caption), "seed": cell["seed"], "frames": cell["frames"], "method": cell["method"]}
-        if cell.get("eta") is not None:
-            said["eta"] = cell["eta"]
+        said |= {} if cell.get("eta") is None else {"eta": cell["eta"]}
+        if (n := cell.get("partitions")) is not None:
+            said |= {"partitions": n} if cell["method"] == "fifo" else {"steps": n * card("embedded").window}
         video = np.stack(list(Session(resolve(Run.of(said))).frames()))
     out = {**cell, "caption": plain(caption), "seconds": time.process_time() - began}
     for name, values in right(trained_judge(sprites, 64, folder), video, caption).items():
@@ -99,6 +104,10 @@ def quality(cell: Cell, folder: Path) -> Cell:
         if name == "flow":
             out["histogram"] = histogram(values)
     sheet(video, folder / "sheets" / f"{cell['seed']}-{cell['frames']}-{name_of(cell)}.png")
+    (kept := folder / "videos" / name_of(cell)).mkdir(parents=True, exist_ok=True)
+    with open_sink(f"{kept}/{cell['seed']}/", fps=10, size=(64, 64)) as sink:
+        for frame in video:
+            sink.write(frame)
     return out
 
 
@@ -148,8 +157,9 @@ def find(cell: Cell, kept: Path) -> Cell | None:
 def costs(cells: list[Cell]) -> Iterator[Row]:
     for cell in cells:
         row: dict[str, str | float | int] = {"method": cell["method"], "frames": cell["frames"]}
-        row["s a frame"] = cell["seconds"] / cell["frames"]
-        yield {**row, "s to the first": cell["first frame after"], "peak MB": round(cell["peak MB"])}
+        row["ms a frame and level"] = 1000 * cell["seconds"] / cell["frames"] / cell["levels"]
+        first = 100 * cell["first frame after"] / cell["seconds"]
+        yield {**row, "first frame after % of the time": first, "peak MB": round(cell["peak MB"])}
 
 
 def scores(cells: list[Cell]) -> Iterator[Row]:
@@ -180,10 +190,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("exact", "cost", "quality"))
     parser.add_argument("--kept", type=Path, help="default: compare-cost.jsonl, or DIR/compare-quality.jsonl")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256, 512, 1024])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[128, 256, 512, 1024])
+    parser.add_argument("--levels", type=int, default=16, help="cost: of all but FIFO")
     parser.add_argument("--folder", type=Path, help="quality: where art and judge are, or will be")
     parser.add_argument("--frames", type=int, default=128)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--partitions", "-n", type=int, help="quality: default is the model's own")
     parser.add_argument("--methods", nargs="+", default=list(NAMES))
     parser.add_argument("--even", action="store_true", help="quality: every method at eta 0 too")
     parser.add_argument("--cell", type=json.loads, help=argparse.SUPPRESS)
@@ -197,19 +209,24 @@ def main() -> None:
     elif said.cell is not None:
         print(json.dumps(cost(said.cell) if said.what == "cost" else quality(said.cell, said.folder)))
     elif said.what == "cost":
-        cells: list[Cell] = [{"method": name, "frames": length} for length in said.lengths for name in said.methods]
+        cells: list[Cell] = [
+            {"method": name, "frames": length, "levels": 16 if name == "fifo" else said.levels}
+            for length in said.lengths
+            for name in said.methods
+        ]
         made = fill(cells, said.kept or Path("compare-cost.jsonl"), ["cost"])
         show("time and memory against length", list(costs(made)))
     else:
         ways: list[Cell] = [{"method": name} for name in ("world", *said.methods)]
-        cells = [{**way, "frames": said.frames, "seed": seed} for seed in range(said.seeds) for way in ways]
+        plan = {"frames": said.frames} | ({} if said.partitions is None else {"partitions": said.partitions})
+        cells = [{**way, **plan, "seed": seed} for seed in range(said.seeds) for way in ways]
         if said.even:  # FreeNoise's eta is 0: what the others are at that
             ways = [
                 {"method": name, "eta": 0.0}
                 for name in said.methods
                 if name not in METHODS or METHODS[name].eta is None
             ]
-            cells += [{**way, "frames": said.frames, "seed": seed} for seed in range(said.seeds) for way in ways]
+            cells += [{**way, **plan, "seed": seed} for seed in range(said.seeds) for way in ways]
         kept = said.kept or said.folder / "compare-quality.jsonl"
         made = fill(cells, kept, ["quality", "--folder", str(said.folder)])
         show("share of frames by motion", list(motions(made)))

@@ -1,5 +1,6 @@
 """The instruments of docs/method.md, which live in benchmarks/: what they say is so."""
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,9 +14,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import exact
 import exact_ideas
+import fifo_diffusion
 import gap
 import results
+from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.models.gauss import Gauss
+from fifo_diffusion.models.scores import scores
 from fifo_diffusion.schedule import rectified_flow
 
 F64 = torch.float64
@@ -103,6 +108,38 @@ def test_a_results_page_has_every_row_and_its_command(tmp_path: Path) -> None:
     assert "| new | 0.250±0.500 |" in text
     assert "`python x.py`, d, commit c" in text
     assert "old" not in text
+
+
+def test_the_scores_that_fifo_models_lists_are_those_of_the_results() -> None:
+    written = (Path(fifo_diffusion.__file__).parent / "models/scores.json").read_text()
+    said = json.loads(json.dumps(results.scores(results.KEPT)))
+    assert json.loads(written) == said, "python benchmarks/results.py --scores > src/fifo_diffusion/models/scores.json"
+    for plan in said["embedded"]["plans"]:  # the flags are some that fifo generate takes
+        words = plan["flags"].replace("-n ", "--partitions ").replace("--", "").split()
+        asked = {name.replace("-", "_"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+        resolve(Run.of({"prompt": "a", "model": "embedded", **asked}))
+
+
+def test_scores_are_of_the_measured_size_only() -> None:
+    assert [plan.flags for plan in scores("embedded", results.SIZE)]
+    assert scores("embedded", (7, 7)) == scores("gauss", results.SIZE) == ()
+
+
+def test_a_later_measurement_of_a_plan_counts(tmp_path: Path) -> None:
+    def line(kind: str, date: str, rows: str) -> str:
+        return f'{{"benchmark": "fidelity: {kind}", "date": "{date}", "commit": "", "rows": [{rows}]}}\n'
+
+    right = '"subject": 1, "colour": 1, "scene": 1, "motion": 0.5, "flicker": 1, "flicker ±": 0'
+    pictures = f'{{"setting": "real renders", "flicker": 2}}, {{"setting": "n 2 last", "streams": 3, {right}}}'
+    kept = tmp_path / "kept.jsonl"
+    for date, far in (("first", 1), ("second", 0.25)):
+        unsayable = f'{{"setting": "n 2 last, tail .1", "distance": {far}}}'
+        latents = f'{{"setting": "n 2 last", "distance": {far}, "distance ±": 0}}, {unsayable}'
+        with kept.open("a") as file:
+            file.write(line("latents", date, latents) + line("pictures, beside x", date, pictures))
+    (plan,) = results.scores(kept)["embedded"]["plans"]
+    assert plan["flags"] == "-n 2 --lookahead last --guidance 1"
+    assert (plan["told"], plan["distance"], plan["real_flicker"], plan["date"]) == (87.5, 250, 2, "second")
 
 
 def test_the_kept_range_decides() -> None:

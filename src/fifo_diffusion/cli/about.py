@@ -31,6 +31,7 @@ def models() -> None:
     from fifo_diffusion.config import Run
     from fifo_diffusion.methods import METHODS, lacks
     from fifo_diffusion.models import MODELS
+    from fifo_diffusion.models.scores import scores
 
     out, default = Console(), Run.model_fields["model"].default
     for card in MODELS.values():
@@ -54,6 +55,20 @@ def models() -> None:
                 f"{need.most(1):.1f} with high and --batch 1, {2 * need.window:.1f} more for each further window "
                 "(counted, not measured)",
                 soft_wrap=True,
+            )
+        if plans := scores(card.name, card.size):
+            out.print(
+                "    scores   of plans that were measured (docs/method.md), ± the standard error: how much shows of "
+                "what was told; distance from the model's own clips; flicker (that of real renders)",
+                soft_wrap=True,
+            )
+        for plan in plans:
+            out.print(
+                f"             {plan.flags:<46}  told {plan.told:3.0f} %, "
+                f"distance {plan.distance:4.1f} ±{plan.distance_error:.1f} ‰, flicker {plan.flicker:.2f} "
+                f"±{plan.flicker_error:.2f} ({plan.real_flicker:.2f}), {plan.streams} streams, {plan.date}",
+                soft_wrap=True,
+                highlight=False,
             )
 
 

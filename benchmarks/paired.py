@@ -1,0 +1,114 @@
+"""One set of videos against others, paired by prompt and seed, from a report of `fifo evaluate`; and their motion.
+
+    fifo evaluate videos/fifo videos/freenoise ... --against real -o REPORT
+    python benchmarks/paired.py REPORT.json [--first fifo] [--svg motion.svg]
+
+Videos of the same name are a pair: they had the same prompt and seed.  A difference is the mean over pairs of first
+minus other; ± is its standard error.  `told apart` says whether it is larger than what Student's t allows at 5 %, for
+each quantity by itself: of twenty that do not differ one is told apart.  Distances are of whole sets, so they have no
+pairs; the kernel distance's ± is its own.  The histograms are shares of frames by the mean length of DIS flow, over
+all videos of a set; --svg draws them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import fmean
+
+from fifo_diffusion.evaluate.measure import mean_and_error
+from fifo_diffusion.evaluate.result import Evaluation, SetResult, read
+from report import Row, bars, show
+
+# Student's t, two-sided 5 %, by degrees of freedom (1, 2, ...)
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+HISTOGRAM = "motion histogram (DIS)"
+
+
+def means(found: Evaluation) -> Iterator[Row]:
+    """A row a set, standard errors over its videos behind each mean."""
+    for one in found.sets:
+        row: dict[str, str | float | int] = {"set": one.name, "videos": len(good(one))}
+        for about in found.quantities:
+            if (mean := one.means.get(about.name)) is not None and mean.mean is not None:
+                row |= {about.name: mean.mean, f"{about.name} ±": "" if mean.error is None else mean.error}
+        yield row
+
+
+def good(one: SetResult) -> Mapping[str, Mapping[str, float]]:
+    """By video, its quantities' means."""
+    return {
+        video.name: {name: said.mean for name, said in video.measured.items() if said.mean is not None}
+        for video in one.videos
+        if video.error is None
+    }
+
+
+def differences(found: Evaluation, first: str) -> Iterator[Row]:
+    """Of the set called first, which is there."""
+    ours = good(next(one for one in found.sets if one.name == first))
+    for about in found.quantities:
+        row: dict[str, str | float | int] = {"quantity": about.name}
+        for other in (one for one in found.sets if one.name != first):
+            theirs = good(other)
+            pairs = [
+                ours[video][about.name] - theirs[video][about.name]
+                for video in ours
+                if video in theirs and about.name in ours[video] and about.name in theirs[video]
+            ]
+            if len(pairs) < 2:
+                continue
+            mean, error = mean_and_error(pairs)
+            assert mean is not None
+            assert error is not None
+            limit = STUDENT[min(len(pairs) - 1, len(STUDENT)) - 1]
+            row |= {f"- {other.name}": mean, f"- {other.name} ±": error}
+            row[f"told apart from {other.name}"] = "yes" if abs(mean) > limit * error else "no"
+        if len(row) > 1:
+            yield row
+
+
+def distances(found: Evaluation) -> Iterator[Row]:
+    for one in found.sets:
+        for said in one.distances:
+            row: dict[str, str | float | int] = {"set": one.name, "distance": said.quantity, "value": said.value}
+            row["value ±"] = "" if said.error is None else said.error
+            yield {**row, "real against real": "" if said.floor is None else said.floor, "of": said.of}
+
+
+def histograms(found: Evaluation) -> dict[str, dict[str, float]]:
+    """By set, the mean share of frames by pace."""
+    out: dict[str, dict[str, float]] = {}
+    for one in found.sets:
+        said = [video.facts[HISTOGRAM] for video in one.videos if HISTOGRAM in video.facts]
+        if said:
+            paces = [f"from {pace:g} %" for pace in said[0]["from %"]]
+            shares = zip(*(each["share of frames"] for each in said), strict=True)
+            out[one.name] = {pace: fmean(share) for pace, share in zip(paces, shares, strict=True)}
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("report", type=Path, help="the JSON of fifo evaluate")
+    parser.add_argument("--first", default="fifo", help="the set that the others are taken from")
+    parser.add_argument("--svg", type=Path, help="write the histograms of motion here")
+    said = parser.parse_args()
+    found = read(said.report)
+    if said.first not in (names := [one.name for one in found.sets]):
+        parser.error(f"{said.report} has no set {said.first}; it has {', '.join(names)}")
+    show("methods: means", list(means(found)))
+    if paired := list(differences(found, said.first)):
+        show(f"methods: {said.first} minus the others, paired by seed", paired)
+    if far := list(distances(found)):
+        show("methods: distances from real renders", far)
+    if shares := histograms(found):
+        title = "methods: share of frames by motion, % of the short side"
+        show(title, [{"set": name, **share} for name, share in shares.items()])
+        if said.svg is not None:
+            said.svg.write_text(bars("Share of frames by motion (DIS), % of the short side a frame", "in all", shares))
+
+
+if __name__ == "__main__":
+    main()
