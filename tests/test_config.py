@@ -2,8 +2,10 @@
 
 import pytest
 
-from fifo_diffusion.config import Cue, Run
+from fifo_diffusion.config import Cue, Decided, Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.sidecar import Sidecar, again
 
 
 def test_json_there_and_back() -> None:
@@ -50,3 +52,21 @@ def test_refusals_are_one_sentence(settings: dict[str, object], says: str) -> No
         Run.of(settings)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("memory", ["low", "high"])
+def test_a_description_that_older_code_wrote_is_of_the_same_run(memory: str) -> None:
+    """What did not exist when it was written stands as that code did it."""
+    run = resolve(Run.of({"prompt": "1", "model": "gauss", "memory": memory, "frames": 2}))
+    later = {"halves", "compile", "guidance_levels", "split"}
+    assert Decided.of({k: v for k, v in run.model_dump().items() if k not in later}) == run
+
+
+def test_another_model_is_compiled_as_it_can_be() -> None:
+    run = resolve(Run.of({"prompt": "a", "frames": 2})).model_copy(update={"compile": "on"})
+    made = Sidecar(
+        fifo_diffusion="", run=run, scale=1, crf=None, machine={}, weights="", frames_written=2, frames_sha256="",
+        seconds={}, wall_seconds=0, peak_memory_mb=0,
+    )  # fmt: skip
+    assert again(made, {})["compile"] == "on"
+    assert resolve(Run.of(again(made, {"model": "gauss"}))).compile == "off"

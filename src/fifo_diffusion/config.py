@@ -168,7 +168,9 @@ class Decided(Run):
     guidance: Guidance
     batch: Annotated[int, Field(ge=1)]
     memory: Literal["low", "high"] = "high"
-    halves: Halves = "together"
+    # In a description that older code wrote, what is not said is what that code did.
+    halves: Halves = Field(default_factory=lambda said: "apart" if said.get("memory") == "low" else "together")
+    compile: Literal["on", "off"] = "off"
 
 
 def _sentence(error: ValidationError, kind: type[_Settings]) -> str:

@@ -54,6 +54,7 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
             "lora",
             "memory",
             "halves",
+            "compile",
             "size",
             "fps",
             "partitions",
