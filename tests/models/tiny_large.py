@@ -14,7 +14,9 @@ def make(folder: Path) -> str:
     torch.manual_seed(0)
     words = ["red", "balloon", "green", "car", "over", "the", "ocean"]
     text, video = networks(12, words, patch=4, vectors=4)
-    torch.nn.init.normal_(video.leave.weight, std=0.02)  # zero would be a network that says nothing
+    for weight in video.parameters():
+        if not weight.any():  # as training begins: a network that says nothing and attends to nothing
+            torch.nn.init.normal_(weight, std=0.02)
     torch.nn.init.normal_(text.embedding.table)  # type: ignore[arg-type]
     for net, name in ((text, "text"), (video, "transformer"), (Autoencoder(12), "autoencoder")):
         save_file(
