@@ -666,6 +666,8 @@ def test_the_command_makes_the_videos_and_makes_none_twice(tmp_path: Path) -> No
         (["gone"], "there is no gone"),
         (["x", "--frames", "3"], "--prompts FILE"),
         ([".", "-o", "no/where"], "a folder that exists"),
+        ([".", "-o", ""], "a folder that exists"),
+        ([".", "--clip", "gone"], "which is no folder"),
         (["gates.mp4", "--metrics", "sharp"], "there is no gates.mp4"),
     ],
 )

@@ -111,16 +111,18 @@ def videos(
 
     A video that cannot be read is a failed row, and the exit code is then 1. Ctrl-C writes what was measured by then.
 
-    `fifo evaluate metrics` lists what can be measured here, `fifo evaluate gates` measures the embedded model.
+    `fifo evaluate metrics` lists what can be measured here, `fifo evaluate fetch` brings the published networks that
+    some of them look through, `fifo evaluate gates` measures the embedded model.
     """
     from fifo_diffusion.evaluate import reading
     from fifo_diffusion.evaluate.choosing import choose
 
-    name = Path(re.sub(r"\.(json|html)$", "", output or "evaluation"))
-    if name.is_dir() or not name.parent.is_dir():
-        raise BadInput(f"--output is {output or name}; give a name in a folder that exists, such as evaluation")
+    said_output = "evaluation" if output is None else output
+    name = Path(re.sub(r"\.(json|html)$", "", said_output))
+    if name.name == "" or name.is_dir() or not name.parent.is_dir():
+        raise BadInput(f"--output is {said_output!r}; give a name in a folder that exists, such as evaluation")
     if not os.access(name.parent, os.W_OK | os.X_OK):
-        raise BadInput(f"--output is {output or name}, and {name.parent} may not be written to; name another place")
+        raise BadInput(f"--output is {said_output!r}, and {name.parent} may not be written to; name another place")
     making = {key: value for key, value in said.items() if value not in (None, [])}
     if prompts is None and (making or videos is not None or png or seeds != 1):
         flag = next(iter(making), "videos" if videos is not None else "png" if png else "seeds")
@@ -129,6 +131,8 @@ def videos(
         raise BadInput("nothing was given to evaluate; name videos or folders, or make some with --prompts FILE")
     sets = reading.find(what or ())
     if clip is not None:
+        if not clip.is_dir():
+            raise BadInput(f"--clip is {clip}, which is no folder; give that of a CLIP, with its config.json")
         os.environ["FIFO_CLIP"] = str(clip)
     chosen = choose([one.strip() for one in metrics.split(",")] if metrics else [], against is not None)
     reference = None if against is None else _reference(against)
@@ -178,8 +182,9 @@ def _measure(
         for one in found.unmeasured:
             console.print(f"[dim]not measured: {escape(one.metric)}: {escape(one.why)}[/]", soft_wrap=True)
         count = sum(len(one.videos) for one in sets)
+        noun = "video" if count == 1 else "videos"
         console.print(
-            f"[bold]{escape(str(name))}.html[/] and .json  {count} videos in {found.wall_seconds:.1f} s, "
+            f"[bold]{escape(str(name))}.html[/] and .json  {count} {noun} in {found.wall_seconds:.1f} s, "
             f"peak memory {found.peak_memory_mb} MB",
             soft_wrap=True,
         )
