@@ -12,8 +12,8 @@ def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("dtype, off", [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
-@pytest.mark.parametrize("asking, answering", [(MANY, MANY + 3), (MANY, 7), (5, 5)])
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize(("asking", "answering"), [(MANY, MANY + 3), (MANY, 7), (5, 5)])
 def test_it_is_its_formula(dtype: torch.dtype, off: float, asking: int, answering: int) -> None:
     """Heads as a layer makes them: strided."""
     q, k, v = (

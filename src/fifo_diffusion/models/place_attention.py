@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from fifo_diffusion.models.linear import HERE, linear
+from fifo_diffusion.models import linear
 
 MANY = 256
 """From so many tokens on either side on, heads are computed one by one; with fewer, torch's own is as quick."""
@@ -40,7 +40,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     With few tokens or gradients, compiled, for other precisions and on other devices it is torch's.
     """
-    by_head = HERE and q.device.type == "cpu" and q.dtype in (torch.float32, torch.bfloat16)
+    by_head = linear.HERE and q.device.type == "cpu" and q.dtype in (torch.float32, torch.bfloat16)
     by_head = by_head and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     if by_head and min(q.shape[2], k.shape[2]) >= MANY:
         return _head_by_head(q, k, v)
@@ -54,5 +54,5 @@ def _head_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (q * e**-0.5).contiguous(), k.contiguous(), v.transpose(-1, -2).contiguous()
     for i in range(n):
         for j in range(h):
-            out[i, :, j] = linear(linear(q[i, j], k[i, j]).softmax(dim=-1), v[i, j])
+            out[i, :, j] = linear.linear(linear.linear(q[i, j], k[i, j]).softmax(dim=-1), v[i, j])
     return out.transpose(1, 2)
