@@ -13,8 +13,8 @@ layers are otherwise ours.  In float32 its latents must be the engine's to `TOLE
 the difference depends on the weights and is only told.
 
 TFLOP are those of the authors' way (torch.utils.flop_counter), for both; work that the engine leaves out is counted as
-done.  Each way has a process of its own: the engine keeps freed memory, as the command `fifo` does, and the authors' way
-does not, as their script does not; nor does one's peak of main memory hide the other's.
+done.  Each way has a process of its own: the engine keeps freed memory, as the command `fifo` does, the authors' way
+does not, as their script does not.  Nor does one's peak of main memory hide the other's.
 
 Both ways write an mp4.  Times are the CPU's clock; on CUDA the device's own (events) of network, step and copy, while
 decoding is what its thread spent on it, waiting included.  What is done aside (by default as `fifo generate` does it on
