@@ -26,6 +26,7 @@ from torch.nn import functional
 from fifo_diffusion.models.along import AlongFrames
 from fifo_diffusion.models.frame_attention import FrameAttention, RelativeAttention, RelativePosition
 from fifo_diffusion.models.latent import MOST_ROWS, LatentModel
+from fifo_diffusion.models.place_attention import PlaceAttention
 from fifo_diffusion.models.unet3d_layers import attend_along, layers, repeated
 from fifo_diffusion.protocols import Cond, Temporal
 from fifo_diffusion.schedule import NoiseSchedule
@@ -71,6 +72,9 @@ class FrameUNet(UNet3DConditionModel):
         if not temporal_convolutions:
             for block in (*self.down_blocks, self.mid_block, *self.up_blocks):
                 block.temp_convs = nn.ModuleList(_Same() for _ in block.temp_convs)
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.set_processor(PlaceAttention())
         for attention in self.temporal_attentions():
             if relative_positions:
                 width = attention.inner_dim // attention.heads

@@ -1,0 +1,39 @@
+"""Attention within a picture says what its formula says, one head after the other or by torch."""
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor
+
+from fifo_diffusion.models.place_attention import MANY, PlaceAttention, attention
+
+
+def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize(("asking", "answering"), [(MANY, MANY + 3), (MANY, 7), (5, 5)])
+def test_it_is_its_formula(dtype: torch.dtype, off: float, asking: int, answering: int) -> None:
+    """Heads as a layer makes them: strided."""
+    q, k, v = (
+        drawn(2, tokens, 3, 16, seed=seed).to(dtype).transpose(1, 2)
+        for seed, tokens in enumerate((asking, answering, answering))
+    )
+    weights = torch.einsum("nhle,nhse->nhls", q.double(), k.double()).div(4).exp()
+    want = torch.einsum("nhls,nhse->nhle", weights / weights.sum(-1, keepdim=True), v.double())
+    got = attention(q, k, v)
+    assert got.dtype is dtype
+    torch.testing.assert_close(got.double(), want, rtol=off, atol=off)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text", [None, drawn(2, 7, 10)])
+def test_the_layer_is_the_one_of_diffusers(text: torch.Tensor | None) -> None:
+    torch.manual_seed(0)
+    net = Attention(query_dim=12, cross_attention_dim=None if text is None else 10, heads=2, dim_head=6).eval()
+    x = drawn(2, MANY, 12)
+    net.set_processor(AttnProcessor())
+    want = net(x, text)
+    net.set_processor(PlaceAttention())
+    torch.testing.assert_close(net(x, text), want, rtol=1e-5, atol=1e-6)
