@@ -205,8 +205,8 @@ def test_pictures_are_measured_by_their_formulas() -> None:
 @pytest.mark.parametrize("metric", [m for m in known() if isinstance(m, Metric)], ids=lambda metric: metric.name)
 def test_readings_do_not_depend_on_the_blocks(metric: Metric) -> None:
     clip = np.concatenate([moving(range(0, 45, 3), [0] * 15, side=64), noise(6, 64), noise(1, 64).repeat(6, axis=0)])
-    if metric.missing() is not None:
-        pytest.skip("not here")
+    if (why := metric.missing()) is not None:
+        pytest.skip(why)
     told = {"prompt": "a red balloon moving right", "cues": ((0, "a red balloon moving right"),)}
     whole, facts = readings(metric, clip, 27, **told)
     assert set(whole) == {quantity.name for quantity in metric.quantities} or metric.name == "world"
