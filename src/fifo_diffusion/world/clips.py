@@ -57,18 +57,22 @@ class Caption:
 
 @dataclass(frozen=True)
 class World:
-    """Renders captions. `sprites` as the kind's `load_sprites` gives them; size in pixels."""
+    """Renders captions. `sprites` as the kind's `load_sprites` gives them; size in pixels.
+
+    unmet: draw captions of the pairs that nothing is trained on, and of no others; else of all others.
+    """
 
     sprites: Sprites
     size: int = 64
     variants: range = TRAIN_VARIANTS
     kind: Kind = SMALL
+    unmet: bool = False
 
     def draw_caption(self, rng: np.random.Generator) -> Caption:
         motion = str(rng.choice(list(MOTIONS), p=[0.25, 0.25, 0.18, 0.14, 0.18]))
         subject = str(rng.choice(list(self.kind.subjects)))
         colour = str(rng.choice(self.kind.colours(subject)))
-        scene = str(rng.choice(self.kind.scenes))
+        scene = str(rng.choice([s for s in self.kind.scenes if ((subject, s) in self.kind.unmet) == self.unmet]))
         speed = "" if motion == "still" else str(rng.choice(list(SPEEDS)))
         if not self.kind.skies:
             return Caption(subject, colour, scene, motion, speed)

@@ -13,7 +13,11 @@ from fifo_diffusion.world.scenes import PLACES, SCENES
 
 @dataclass(frozen=True)
 class Kind:
-    """What a world holds and where its art comes from; `skies`: whether it has light and weather."""
+    """What a world holds and where its art comes from.
+
+    skies: whether it has light and weather.
+    unmet: the (subject, scene) pairs that nothing is trained on, so that a model can be asked for what it never saw.
+    """
 
     name: str
     size: int
@@ -23,14 +27,28 @@ class Kind:
     skies: bool
     fetch: Callable[[Path], Path]
     load_sprites: Callable[[Path, int], Sprites]
+    unmet: frozenset[tuple[str, str]] = frozenset()
 
 
 def _six(subject: str) -> tuple[str, ...]:
     return tuple(COLOURS)
 
 
+def _one_scene_each(subjects: Mapping[str, Subject], scenes: tuple[str, ...]) -> frozenset[tuple[str, str]]:
+    """Every subject with one scene, and every scene with about as many subjects."""
+    return frozenset((subject, scenes[(3 * i + 1) % len(scenes)]) for i, subject in enumerate(subjects))
+
+
 SMALL = Kind("small", 64, art.SUBJECTS, _six, tuple(SCENES), False, art.fetch, art.load_sprites)
 LARGE = Kind(
-    "large", 128, animated.SUBJECTS, animated.colours, tuple(PLACES), True, animated.fetch, animated.load_sprites
+    "large",
+    128,
+    animated.SUBJECTS,
+    animated.colours,
+    tuple(PLACES),
+    True,
+    animated.fetch,
+    animated.load_sprites,
+    _one_scene_each(animated.SUBJECTS, tuple(PLACES)),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (SMALL, LARGE)}
