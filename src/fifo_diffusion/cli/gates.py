@@ -12,13 +12,16 @@ from rich.console import Console
 
 from fifo_diffusion.cli.app import console, option
 from fifo_diffusion.cli.evaluate import evaluation
-from fifo_diffusion.errors import OutputError
+from fifo_diffusion.errors import BadInput, OutputError
 
 
 @evaluation.command("gates")
 def gates(
     folder: Annotated[Path | None, option("Where the art and the trained judge are kept (default: the cache).")] = None,
-    weights: Annotated[Path | None, option("The weights to judge (default: the shipped ones).")] = None,
+    model: Annotated[
+        str, option("The model whose shipped weights are judged: embedded or embedded-large.")
+    ] = "embedded",
+    weights: Annotated[Path | None, option("Other weights to judge, of either world.")] = None,
     clips: Annotated[int, option("Base clips to sample (default: 64).")] = 64,
     guidance: Annotated[float | None, option("Guidance scale (default: the model's).")] = None,
     steps: Annotated[int | None, option("Noise levels (default: as many as FIFO has).")] = None,
@@ -38,12 +41,13 @@ def gates(
     """
     import torch
 
+    from fifo_diffusion import api
     from fifo_diffusion.evaluate.gates import BASE, Gate, Sampling, measure, trained_judge
     from fifo_diffusion.evaluate.stream_gates import real_jitter, stream_gates
     from fifo_diffusion.evaluate.stream_gates import streams as judged_streams
     from fifo_diffusion.evaluate.world import folder as kept
     from fifo_diffusion.models import card
-    from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
+    from fifo_diffusion.models.embedded.model import WEIGHTS, WEIGHTS_LARGE, Embedded
     from fifo_diffusion.world.clips import World
     from fifo_diffusion.world.kinds import KINDS
 
@@ -54,8 +58,11 @@ def gates(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}); name another, --folder") from error
-    model = Embedded(weights or WEIGHTS, torch.device("cpu"), torch.float32)
-    kind = KINDS[model.world]
+    shipped = {"embedded": WEIGHTS, "embedded-large": WEIGHTS_LARGE}
+    if model not in shipped:
+        raise BadInput(f"model {model!r} has no gates; those that have are {', '.join(shipped)}")
+    network = Embedded(weights or shipped[model], torch.device("cpu"), torch.float32)
+    kind = KINDS[network.world]
     sprites = kind.load_sprites(kind.fetch(folder / "art"), kind.size)
     sampling = Sampling(
         own.guidance if guidance is None else guidance,
@@ -70,14 +77,15 @@ def gates(
             found.append(gate)
 
     console.print("[dim]the judge is trained first where it is not there yet[/]")
-    tell(measure(model, sprites, kind.size, folder, clips=clips, sampling=sampling))
+    tell(measure(network, sprites, kind.size, folder, clips=clips, sampling=sampling))
     if streams:
         world = World(sprites, kind.size, kind=kind)
         base = {gate.name.removeprefix(BASE): gate.value for gate in found if gate.name.startswith(BASE)}
         settings = {"model": kind.model, "weights": weights and str(weights), "guidance": sampling.guidance}
         made = []
         for one in judged_streams(
-            model,
+            api.stream,
+            network,
             trained_judge(sprites, kind.size, folder, kind=kind),
             world,
             folder,

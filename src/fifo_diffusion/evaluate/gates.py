@@ -42,7 +42,7 @@ from fifo_diffusion.world.clips import Caption, World
 from fifo_diffusion.world.kinds import KINDS, SMALL, Kind
 from fifo_diffusion.world.paraphrases import can_be_unheard, unheard
 
-JUDGE_STEPS = 2_000  # of 64 looks: right in all of 400 held-out real clips
+JUDGE_STEPS: Mapping[str, int] = {"small": 2_000, "large": 3_000}  # of 64 looks, by world
 AT_ONCE = 16  # clips
 WANTED: Mapping[str, Mapping[str, float | None]] = {  # of base clips, by world, in %
     "small": {"motion": 80, "colour": 90, "scene": 90, "subject": None, "speed": None},
@@ -92,7 +92,7 @@ def measure(
     *,
     clips: int,
     sampling: Sampling,
-    judge_steps: int = JUDGE_STEPS,
+    judge_steps: int | None = None,
 ) -> Iterator[Gate]:
     """Gate after gate: the autoencoder on held-out frames, the judge on real clips, base clips by the judge.
 
@@ -171,17 +171,17 @@ def _autoencoded(model: Embedded, frames: NDArray[np.uint8]) -> NDArray[np.uint8
     return to_frames(pixels[:, 0])
 
 
-def judge_file(folder: Path, size: int, steps: int = JUDGE_STEPS, kind: Kind = SMALL) -> Path:
-    """Where a judge of this size is kept; one of other attributes has another name."""
+def judge_file(folder: Path, size: int, steps: int | None = None, kind: Kind = SMALL) -> Path:
+    """Where a judge of this size is kept; one of other attributes has another name.  steps: `JUDGE_STEPS`."""
     knows = sha256(json.dumps(judged(kind)).encode()).hexdigest()[:8]
-    return folder / f"judge-{size}-{steps}-{knows}.safetensors"
+    return folder / f"judge-{size}-{steps or JUDGE_STEPS[kind.name]}-{knows}.safetensors"
 
 
-def trained_judge(sprites: Sprites, size: int, folder: Path, steps: int = JUDGE_STEPS, kind: Kind = SMALL) -> Judge:
-    """Trained once and kept in the folder."""
+def trained_judge(sprites: Sprites, size: int, folder: Path, steps: int | None = None, kind: Kind = SMALL) -> Judge:
+    """Trained once and kept in the folder.  steps: `JUDGE_STEPS`."""
     file = judge_file(folder, size, steps, kind)
     if not file.exists():
-        save_file(train_judge(sprites, size, steps, kind).state_dict(), file)
+        save_file(train_judge(sprites, size, steps or JUDGE_STEPS[kind.name], kind).state_dict(), file)
     return load_judge(file, size, kind)
 
 

@@ -59,10 +59,7 @@ class Judge(nn.Module):
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """(B, LOOK, 3, H, W) in [-1, 1] -> by attribute (B, values)"""
-        frames = frames.flatten(1, 2)
-        if frames.shape[-1] > SEEN:
-            frames = avg_pool2d(frames, frames.shape[-1] // SEEN)
-        features = self.trunk(frames)
+        features = self.trunk(_seen(frames.flatten(1, 2)))
         return {name: head(features) for name, head in self.heads.items()}
 
     @torch.no_grad()
@@ -71,6 +68,11 @@ class Judge(nn.Module):
         x = to_pixels(clip)
         scores = self(torch.stack([x[i : i + LOOK] for i in range(len(x) - LOOK + 1)]))
         return {name: values[int(scores[name].softmax(1).mean(0).argmax())] for name, values in self.judged.items()}
+
+
+def _seen(frames: Tensor) -> Tensor:
+    """(..., H, W) at the size that is judged"""
+    return avg_pool2d(frames, frames.shape[-1] // SEEN) if frames.shape[-1] > SEEN else frames
 
 
 def train_judge(sprites: Sprites, size: int, steps: int, kind: Kind = SMALL) -> Judge:
@@ -132,6 +134,12 @@ def held_out(
 
 
 def _renders(world: World, count: int, seed: int) -> tuple[list[Caption], NDArray[np.uint8]]:
+    """As large as they are judged: whole ones would fill the memory."""
     rng = np.random.default_rng(seed)
     captions = [world.draw_caption(rng) for _ in range(count)]
-    return captions, np.stack([world.clip(caption, rng, LOOK) for caption in captions])
+    return captions, np.stack([_shrunk(world.clip(caption, rng, LOOK)) for caption in captions])
+
+
+def _shrunk(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    seen = _seen(torch.from_numpy(clip).movedim(-1, 1).float())
+    return seen.round().byte().movedim(1, -1).numpy()

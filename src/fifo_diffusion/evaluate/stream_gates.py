@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fifo_diffusion import api
 from fifo_diffusion.evaluate.gates import WANTED, WITHIN, Gate, drawn
 from fifo_diffusion.evaluate.judge import Judge, Right, shares, verdicts
 from fifo_diffusion.evaluate.metric import Video
@@ -36,15 +35,26 @@ Found = Mapping[str, Any]  # "right": by block, what is right of every stretch; 
 
 
 def streams(
-    model: Embedded, judge: Judge, world: World, folder: Path, *, count: int, frames: int, settings: Mapping[str, Any]
+    make: Callable[..., Iterator[NDArray[np.uint8]]],
+    model: Embedded,
+    judge: Judge,
+    world: World,
+    folder: Path,
+    *,
+    count: int,
+    frames: int,
+    settings: Mapping[str, Any],
 ) -> Iterator[Found]:
-    """What is found of each stream, of the prompts and seeds that the base clips have."""
+    """What is found of each stream, of the prompts and seeds that the base clips have.
+
+    make: `fifo_diffusion.stream`, of this model in its settings.
+    """
     key = sha256(json.dumps([model.weights, frames, dict(settings)], sort_keys=True).encode()).hexdigest()[:12]
     (folder / "streams").mkdir(parents=True, exist_ok=True)
     for seed, caption in enumerate(drawn(world, count)):
         file = folder / "streams" / f"{key}-{seed}.json"
         if not file.exists():
-            made = api.stream(plain(caption), seed=seed, frames=frames, **settings)
+            made = make(plain(caption), seed=seed, frames=frames, **settings)
             beside = file.with_suffix(".new")
             beside.write_text(json.dumps(found(judge, caption, made, frames)))
             os.replace(beside, file)

@@ -146,7 +146,7 @@ MODELS: Mapping[str, Card] = {
         Card(
             name="embedded-large",
             summary="the embedded model at 128 pixels: 24 animated subjects, ten scenes, light and weather, more words",
-            needs="weights: none are in the package yet, python -m fifo_diffusion.training makes them (docs/large.md)",
+            needs="nothing more",
             loader="fifo_diffusion.models.embedded.model:load_large",
             window=16,
             space=8,

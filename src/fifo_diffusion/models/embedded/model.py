@@ -27,6 +27,7 @@ from fifo_diffusion.protocols import Cond, Denoiser, Temporal
 from fifo_diffusion.schedule import NoiseSchedule, cosine, paper, variance_preserving
 
 WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS_LARGE = Path(__file__).parent / "weights-large"
 
 
 class Embedded(Model):
@@ -142,13 +143,8 @@ def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embed
 
 
 def load_large(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:
-    """Raises ModelError where no weights are named: there are none in the package."""
-    if weights is None:
-        raise ModelError(
-            "embedded-large has no weights in the package; make some with python -m fifo_diffusion.training --config "
-            "(docs/large.md) and name their folder, --weights, or use --model embedded"
-        )
-    return _of_world("large", "embedded", Embedded(Path(weights), device, dtype))
+    """As `load`, of the larger world."""
+    return _of_world("large", "embedded", Embedded(WEIGHTS_LARGE if weights is None else Path(weights), device, dtype))
 
 
 def _of_world(world: str, other: str, model: Embedded) -> Embedded:
