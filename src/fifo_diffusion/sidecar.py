@@ -57,6 +57,7 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
             "compile",
             "size",
             "fps",
+            *OF_OTHERS,
             "partitions",
             "lookahead",
             "eta",

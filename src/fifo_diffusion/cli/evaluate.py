@@ -33,8 +33,8 @@ _MAKING = "Making the videos (flags of fifo generate)"
 _making = partial(option, panel=_MAKING)
 _LENT = (
     "model", "weights", "lora", "frames", "seed", "negative_prompt", "size", "fps", "scale", "crf", "method", "steps",
-    "stride", "overlap", "partitions", "frames_per_level", "lookahead", "guidance", "guidance_levels", "eta", "solver",
-    "levels", "start", "dtype", "batch", "memory", "halves", "compile",
+    "stride", "overlap", "repeats", "partitions", "frames_per_level", "lookahead", "guidance", "guidance_levels", "eta",
+    "solver", "levels", "start", "dtype", "batch", "memory", "halves", "compile",
 )  # fmt: skip
 
 

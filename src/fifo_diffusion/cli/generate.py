@@ -73,11 +73,15 @@ def generate(
         ),
     ] = False,
     method: Annotated[
-        str | None, _method("fifo, or to compare with: plain, chunked, genlvideo, freenoise, freelong (default: fifo).")
+        str | None,
+        _method("fifo, or to compare with: plain, chunked, genlvideo, freenoise, freelong, riflex (default: fifo)."),
     ] = None,
     steps: Annotated[int | None, _method("Noise levels of the other methods (default: as many as FIFO has).")] = None,
     stride: Annotated[int | None, _method("genlvideo, freenoise, freelong: from one window to the next.")] = None,
     overlap: Annotated[int | None, _method("chunked: frames that each clip takes over from the last.")] = None,
+    repeats: Annotated[
+        int | None, _method("riflex: latent frames after which the network repeats itself (default: the model's).")
+    ] = None,
     partitions: Annotated[
         int | None, _method("Windows the queue is cut into: more is slower and finer.", "--partitions", "-n")
     ] = None,
@@ -126,10 +130,10 @@ def generate(
     said: dict[str, Any] = {
         "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "weights": weights, "frames": frames,
         "seed": seed, "size": None if size is None else _size(size), "fps": fps,
-        "method": method, "steps": steps, "stride": stride, "overlap": overlap, "partitions": partitions,
-        "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
-        "device": device, "dtype": dtype, "batch": batch, "split": split, "memory": memory, "halves": halves,
-        "compile": compile,
+        "method": method, "steps": steps, "stride": stride, "overlap": overlap, "repeats": repeats,
+        "partitions": partitions, "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver,
+        "levels": levels, "start": start, "device": device, "dtype": dtype, "batch": batch, "split": split,
+        "memory": memory, "halves": halves, "compile": compile,
         "lora": lora or None, "clip": clip, "frames_per_level": frames_per_level, "guidance_levels": guidance_levels,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}

@@ -65,7 +65,9 @@ class Card:
     lora: bool = False  # whether it takes LoRA weights
     compiles: bool = True  # whether there is a network that can be compiled
     longer: bool = False  # whether its network takes windows longer than its own
+    longest: int | None = None  # latent frames of the longest, where there is a limit
     windowed: bool = False  # whether its attention along frames can be windowed
+    repeats: int | None = None  # where its positions in time are rotary: after how many latent frames it repeats itself
 
     def check_weights(self, weights: str | None) -> None:
         """Raises BadInput for weights given to a model that has none."""
@@ -76,6 +78,10 @@ class Card:
     def frames(self) -> int:
         """Frames of video that one window shows."""
         return 1 + (self.window - 1) * self.frames_per_latent
+
+    def latents(self, frames: int) -> int:
+        """Latent frames that so many frames of video are made of."""
+        return 1 + -(-(frames - 1) // self.frames_per_latent)
 
     def check_encoder(self) -> None:
         """Raises BadInput for a model that cannot go on from a clip, naming those that can."""
@@ -142,6 +148,7 @@ MODELS: Mapping[str, Card] = {
             scale=4,
             longer=True,
             windowed=True,
+            repeats=24,
         ),
         Card(
             name="embedded-large",
@@ -161,6 +168,7 @@ MODELS: Mapping[str, Card] = {
             scale=2,
             longer=True,
             windowed=True,
+            repeats=24,
         ),
         Card(
             name="gauss",
@@ -404,6 +412,9 @@ MODELS: Mapping[str, Card] = {
             memory=Need(stays=3.12, text=10.58, window=1.77, decode=7.27),
             splits=(1, 2, 4),  # 12 heads, 8,960 wide
             lora=True,
+            longer=True,
+            longest=1024,
+            repeats=51,
         ),
         Card(
             name="wan-14b",
@@ -426,6 +437,9 @@ MODELS: Mapping[str, Card] = {
             memory=Need(stays=27.14, text=10.58, window=3.9, decode=7.27),
             splits=(1, 2, 4, 8),  # 40 heads, 13,824 wide
             lora=True,
+            longer=True,
+            longest=1024,
+            repeats=51,
         ),
     )
 }
