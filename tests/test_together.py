@@ -70,7 +70,7 @@ def test_two_ranks_share_one_window_and_the_sidecar_says_how(tmp_path: Path) -> 
         ("together", "high", 8, 16, "together"),
         ("apart", "high", 8, 1, "apart"),
         (None, "low", 8, 1, "apart"),
-        ("together", "low", 8, 1, "apart"),
+        ("apart", "low", 8, 1, "apart"),
         (None, "high", 0, 1, "together"),  # another method
     ],
 )

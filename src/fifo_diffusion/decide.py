@@ -80,8 +80,15 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
 def _halves(said: Halves | None, memory: str, windows: int, groups: int) -> Halves:
     """Guidance's halves: apart where memory is low, else as was said, else together unless dealing them saves time:
     fewer evaluations of the network, one after the other, for the groups of ranks that have the most.
+
+    Raises BadInput where they are to be together and memory is low.
     """
     if memory == "low":
+        if said == "together":
+            raise BadInput(
+                "halves together computes both halves of guidance at once, and memory low, given or chosen for a small "
+                "GPU, one after the other; leave halves out, or say memory high"
+            )
         return "apart"
     return said or ("apart" if ceil(2 * windows / groups) < 2 * ceil(windows / groups) else "together")
 

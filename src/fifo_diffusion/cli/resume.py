@@ -70,6 +70,7 @@ def resume(
             keep_checkpoints=keep_checkpoints,
             watch=progress,
             warn=progress.warn,
+            tell=progress.tell,
         ),
     )
     if not quiet:
