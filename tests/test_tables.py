@@ -1,14 +1,11 @@
 """The benchmarks of the paper's tables: what they say of videos that are known is so."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import long
 import paired
