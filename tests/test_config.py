@@ -64,7 +64,7 @@ def test_a_description_that_older_code_wrote_is_of_the_same_run(memory: str) -> 
 
 def test_halves_together_and_little_memory_are_refused_together() -> None:
     run = Run.of({"prompt": "1", "model": "gauss", "memory": "low", "halves": "together"})
-    with pytest.raises(BadInput, match="^halves together .* memory low, .*; leave halves out, or say memory high$"):
+    with pytest.raises(BadInput, match=r"^halves together .* memory low, .*; leave halves out, or say memory high$"):
         resolve(run)
 
 

@@ -197,8 +197,8 @@ def carry_on(
     video: the video, the file under way that a kill left, or the .run folder.  frames, seconds: how long it shall
     be in all, or "+500" for so much more than there is; as was asked for at first where neither is said.  prompt:
     what the frames hear that are not in the queue yet.  at_frame: the other video begins at the latest checkpoint
-    that is not after it.  tell hears how it is computed.  ready: see `Making`.  Where torchrun started this job's processes anew, what they had begun
-    is gone on with, and the changes are part of that already.
+    that is not after it.  tell hears how it is computed, in a line.  ready: see `Making`.  Where torchrun started this
+    job's processes anew, what they had begun is gone on with, and the changes are part of that already.
 
     Without changes the video comes out as if it had never been stopped, bit for bit on the same machine.
     Raises BadInput when there is nothing to go on with, or it is of another version, model, weights or settings;

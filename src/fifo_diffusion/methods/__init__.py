@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fifo_diffusion.config import Decided
     from fifo_diffusion.methods.setting import Setting
-    from fifo_diffusion.models import Card
+    from fifo_diffusion.models.card import Card
     from fifo_diffusion.protocols import Temporal, Turn
 
 
@@ -117,18 +117,18 @@ def check(run: Decided, card: Card) -> None:
     """Raises BadInput for what a method cannot do, or not with this model."""
     kind, window = METHODS[run.method], card.window
     if (why := lacks(kind, card)) is not None:
-        from fifo_diffusion.models import MODELS
+        from fifo_diffusion.models import able
 
-        able = ", ".join(other.name for other in MODELS.values() if lacks(kind, other) is None)
-        raise BadInput(f"{why}, which method {kind.name} needs; use one of {able}")
+        those = able(lambda other: lacks(kind, other) is None)
+        raise BadInput(f"{why}, which method {kind.name} needs; use one of {those}")
     for option in OPTIONS:
         if getattr(run, option) is not None and option not in kind.options:
             raise BadInput(f"{option} means nothing to method {kind.name}; leave it out")
     if run.frames == 0 and not kind.endless:
-        able = ", ".join(["fifo", *(other.name for other in METHODS.values() if other.endless)])
+        endless = ", ".join(["fifo", *(other.name for other in METHODS.values() if other.endless)])
         raise BadInput(
             f"frames is 0 with method {kind.name}, which samples the whole video at once; say how many, or use one "
-            f"that never ends ({able})"
+            f"that never ends ({endless})"
         )
     if kind.longer and card.longest is not None and card.latents(run.frames) > card.longest:
         most = 1 + (card.longest - 1) * card.frames_per_latent

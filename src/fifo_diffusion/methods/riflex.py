@@ -1,9 +1,9 @@
 """RIFLEx (Zhao et al. 2025, arXiv:2502.15894): a longer video from rotary positions, one of which turns slower.
 
-Component k of rotary positions comes back to where it was after N_k = 2 pi / rate_k frames.  Asked for more frames than
-it was trained on, a network repeats itself after N of them, and the component whose period is nearest to N is what makes
-it (eq. 7: the intrinsic frequency).  It is slowed down so that the whole video stays within one period (eq. 8); all else
-is plain sampling.  N is seen, not computed: every model's card tells it.
+Component k of rotary positions comes back to where it was after N_k = 2 pi / rate_k frames.  Asked for more frames
+than it was trained on, a network repeats itself after N of them, and the component whose period is nearest to N is what
+makes it (eq. 7: the intrinsic frequency).  It is slowed down so that the whole video stays within one period (eq. 8);
+all else is plain sampling.  N is seen, not computed: a model's card tells it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from fifo_diffusion.protocols import Turn
 
 PART = 0.9
-"""Of one period that the video fills: eq. 8 has 1, and the authors' code .9, since some videos repeated at their end."""
+"""Of one period, what the video fills: eq. 8 has 1, the authors' code .9, since some videos repeated at their end."""
 
 
 def slower(rates: Sequence[float], repeats: int, window: int, length: int) -> Turn | None:

@@ -77,7 +77,7 @@ class Wan(LatentModel):
     def turning(self, turn: Turn) -> Denoiser:
         return partial(self._denoise, turn=turn)
 
-    def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /, turn: Turn | None = None) -> Tensor:
+    def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /, *, turn: Turn | None = None) -> Tensor:
         """cond["text"] (B, L, D), or (B, F, L, D) where each frame hears its own."""
         return wan(self.network, z.to(self.dtype), t, cond["text"].to(z.device, self.dtype), turn).to(z.dtype)
 

@@ -77,7 +77,7 @@ class Embedded(Model):
     def turning(self, turn: Turn) -> Denoiser:
         return partial(self._denoise, turn=turn)
 
-    def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /, turn: Turn | None = None) -> Tensor:
+    def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /, *, turn: Turn | None = None) -> Tensor:
         """cond["text"] is (B, D), or (B, F, D) where each frame hears its own; so are its words and their mask."""
         text, words, heard = cond["text"].to(self.dtype), cond["words"].to(self.dtype), cond["heard"]
         if text.ndim == 2:
