@@ -17,7 +17,7 @@ def info(
         str, typer.Argument(help="A video, a picture, or a folder of them, that fifo made.", metavar="VIDEO")
     ],
 ) -> None:
-    """Print the prompt, seed and settings that a video was made with, from the video itself or the .json beside it."""
+    """Tell the prompt, seed and settings that a video was made with."""
     from fifo_diffusion.api import told
 
     out = Console(highlight=False)
