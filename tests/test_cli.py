@@ -180,6 +180,13 @@ def test_models_and_doctor(tmp_path: Path) -> None:
     listed = fifo("models", cwd=tmp_path)
     assert b"embedded" in listed.stdout
     assert b"gauss" in listed.stdout
+    assert re.search(rb"scores +\d+ plans were measured: fifo models embedded\n", listed.stdout)
+    one = fifo("models", "embedded", cwd=tmp_path)
+    assert b"gauss" not in one.stdout
+    plans = re.findall(rb"^ +-n .* told .*", one.stdout, re.MULTILINE)
+    assert len(plans) > 1
+    assert len({plan.index(b" told ") for plan in plans}) == 1  # in columns
+    assert fifo("models", "sora", cwd=tmp_path).returncode == 2
     checked = fifo("doctor", cwd=tmp_path)
     assert checked.returncode == 0
     assert b"libx264" in checked.stdout
