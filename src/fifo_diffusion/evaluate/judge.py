@@ -5,7 +5,7 @@ Trained on real renders only, checked on held-out scenes, and only then let near
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Judge(nn.Module):
 
     def __init__(self, kind: Kind = SMALL) -> None:
         super().__init__()
-        self.judged = judged(kind)
+        self.kind, self.judged = kind, judged(kind)
         layers: list[nn.Module] = []
         for before, after, side in ((3 * LOOK, 48, 5), (48, 96, 3), (96, 144, 3), (144, 192, 3)):
             layers += [
@@ -98,21 +98,34 @@ def train_judge(sprites: Sprites, size: int, steps: int, kind: Kind = SMALL) -> 
     return judge.eval()
 
 
-def accuracy(judge: Judge, shown: Iterator[tuple[Caption, NDArray[np.uint8]]]) -> dict[str, float]:
-    """The share of clips whose verdict is right, by attribute; not a number where no clip has it."""
-    right: dict[str, list[bool]] = {name: [] for name in judge.judged}
-    for caption, clip in shown:
-        for name, value in judge.verdict(clip).items():
-            if shows(caption, name):
-                right[name].append(value == getattr(caption, name))
+Right = Mapping[str, bool]  # by attribute that a clip has, whether its verdict is right
+
+
+def verdicts(judge: Judge, shown: Iterable[tuple[Caption, NDArray[np.uint8]]]) -> list[Right]:
+    """What is right of every clip."""
+    return [
+        {name: value == getattr(caption, name) for name, value in judge.verdict(clip).items() if shows(caption, name)}
+        for caption, clip in shown
+    ]
+
+
+def shares(clips: Iterable[Right], names: Iterable[str]) -> dict[str, float]:
+    """The share of clips that are right, by attribute; not a number where no clip has it."""
+    clips = list(clips)
+    right = {name: [clip[name] for clip in clips if name in clip] for name in names}
     return {name: float(np.mean(values)) if values else float("nan") for name, values in right.items()}
 
 
+def accuracy(judge: Judge, shown: Iterable[tuple[Caption, NDArray[np.uint8]]]) -> dict[str, float]:
+    """The share of clips whose verdict is right, by attribute; not a number where no clip has it."""
+    return shares(verdicts(judge, shown), judge.judged)
+
+
 def held_out(
-    sprites: Sprites, size: int, count: int, length: int, kind: Kind = SMALL
+    sprites: Sprites, size: int, count: int, length: int, kind: Kind = SMALL, unmet: bool = False
 ) -> Iterator[tuple[Caption, NDArray[np.uint8]]]:
-    """Real clips of scenes that nothing was trained on."""
-    world, rng = World(sprites, size, HELD_OUT_VARIANTS, kind), np.random.default_rng(99)
+    """Real clips of scenes that nothing was trained on; unmet: and of pairs of subject and scene that nothing was."""
+    world, rng = World(sprites, size, HELD_OUT_VARIANTS, kind, unmet), np.random.default_rng(99)
     for _ in range(count):
         caption = world.draw_caption(rng)
         yield caption, world.clip(caption, rng, length)
