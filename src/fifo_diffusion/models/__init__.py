@@ -36,7 +36,7 @@ MODELS: Mapping[str, Card] = {
             scale=4,
             longer=True,
             windowed=True,
-            repeats=24,
+            repeats=24,  # seen: benchmarks/repeats.py
         ),
         Card(
             name="embedded-large",
@@ -56,7 +56,7 @@ MODELS: Mapping[str, Card] = {
             scale=2,
             longer=True,
             windowed=True,
-            repeats=24,
+            repeats=24,  # as embedded, whose positions it has; not seen
         ),
         Card(
             name="gauss",
@@ -301,8 +301,8 @@ MODELS: Mapping[str, Card] = {
             splits=(1, 2, 4),  # 12 heads, 8,960 wide
             lora=True,
             longer=True,
-            longest=1024,
-            repeats=51,
+            longest=1024,  # as many positions as diffusers makes
+            repeats=51,  # as RIFLEx's authors are said to advise (docs/methods.md); not seen here
         ),
         Card(
             name="wan-14b",
