@@ -40,6 +40,8 @@ def test_the_list_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "README.md",
         "docs/README.md",
         "docs/engine.md",
+        "docs/gallery.md",
+        "docs/large.md",
         "docs/start.md",
         "docs/prompts.md",
         "docs/extend.md",
