@@ -1,7 +1,7 @@
 """One set of videos against others, paired by prompt and seed, from a report of `fifo evaluate`; and their motion.
 
     fifo evaluate videos/fifo videos/freenoise ... --against real -o REPORT
-    python benchmarks/paired.py REPORT.json [--first fifo] [--svg motion.svg]
+    python benchmarks/paired.py REPORT.json [--first fifo] [--svg motion.svg] [--about "n 1"]
 
 Videos of the same name are a pair: they had the same prompt and seed.  A difference is the mean over pairs of first
 minus other; ± is its standard error.  `told apart` says whether it is larger than what Student's t allows at 5 %, for
@@ -94,17 +94,19 @@ def main() -> None:
     parser.add_argument("report", type=Path, help="the JSON of fifo evaluate")
     parser.add_argument("--first", default="fifo", help="the set that the others are taken from")
     parser.add_argument("--svg", type=Path, help="write the histograms of motion here")
+    parser.add_argument("--about", default="", help="written behind each title: how the videos were made")
     said = parser.parse_args()
+    about = f", {said.about}" if said.about else ""
     found = read(said.report)
     if said.first not in (names := [one.name for one in found.sets]):
         parser.error(f"{said.report} has no set {said.first}; it has {', '.join(names)}")
-    show("methods: means", list(means(found)))
+    show(f"methods: means{about}", list(means(found)))
     if paired := list(differences(found, said.first)):
-        show(f"methods: {said.first} minus the others, paired by seed", paired)
+        show(f"methods: {said.first} minus the others, paired by seed{about}", paired)
     if far := list(distances(found)):
-        show("methods: distances from real renders", far)
+        show(f"methods: distances from real renders{about}", far)
     if shares := histograms(found):
-        title = "methods: share of frames by motion, % of the short side"
+        title = f"methods: share of frames by motion (DIS), % of the short side{about}"
         show(title, [{"set": name, **share} for name, share in shares.items()])
         if said.svg is not None:
             said.svg.write_text(bars("Share of frames by motion (DIS), % of the short side a frame", "in all", shares))

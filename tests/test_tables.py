@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
+import compare
 import long
 import paired
 from fifo_diffusion.config import Run
@@ -17,6 +18,7 @@ from fifo_diffusion.evaluate.choosing import choose
 from fifo_diffusion.evaluate.evaluation import Asked, evaluate
 from fifo_diffusion.evaluate.reading import find
 from fifo_diffusion.evaluate.result import Evaluation
+from fifo_diffusion.world.art import SUBJECTS
 
 SIDE = 64
 
@@ -95,3 +97,31 @@ def test_drift_is_told_beside_chance(tmp_path: Path) -> None:
     assert rows["growing"]["drift"] == pytest.approx(8.5, abs=0.5)
     assert float(rows["growing"]["drift"]) > 2 * float(rows["steady"]["by chance"])
     assert float(rows["steady"]["drift"]) < 4 * float(rows["steady"]["by chance"])
+
+
+def test_costs_are_told_for_a_level_and_beside_fifo() -> None:
+    def cell(method: str, frames: int, levels: int, seconds: float) -> compare.Cell:
+        said = {"method": method, "frames": frames, "levels": levels, "seconds": seconds}
+        return {**said, "first frame after": seconds / 4, "peak MB": 320.4}
+
+    cells = [cell("fifo", 100, 16, 16.0), cell("plain", 100, 4, 2.0), cell("fifo", 200, 16, 32.0)]
+    rows = list(compare.costs([*cells, cell("plain", 200, 4, 16.0), cell("plain", 300, 4, 9.0)]))
+    assert [row["ms a frame and level"] for row in rows] == [10, 5, 10, 20, 7.5]
+    assert [row["times fifo's"] for row in rows] == [1, 0.5, 1, 2, ""]
+
+
+def test_more_renders_of_each_caption_are_kept_to_measure_distances_from(tmp_path: Path) -> None:
+    assets = tmp_path / "art" / "package" / "assets"
+    assets.mkdir(parents=True)
+    for subject in SUBJECTS.values():
+        picture = Image.new("RGBA", (64, 64))
+        ImageDraw.Draw(picture).ellipse((4, 4, 60, 60), fill=(200, 40, 40, 255))
+        picture.save(assets / subject.file)
+    compare.render(tmp_path, seeds=2, frames=3)
+    kept = {folder.name: folder for folder in (tmp_path / "real").iterdir()}
+    assert sorted(kept) == [f"{seed}-{number}" for seed in range(2) for number in range(compare.RENDERS)]
+    assert all(len(list(folder.glob("*.png"))) == 3 for folder in kept.values())
+    assert len({(folder / "frame_000000.png").read_bytes() for folder in kept.values()}) == len(kept)
+    (kept["0-0"] / "frame_000000.png").write_bytes(b"mine")
+    compare.render(tmp_path, seeds=2, frames=3)
+    assert (kept["0-0"] / "frame_000000.png").read_bytes() == b"mine"  # what is there stays
