@@ -27,13 +27,15 @@ HISTOGRAM = "motion histogram (DIS)"
 
 
 def means(found: Evaluation) -> Iterator[Row]:
-    """A row a set, standard errors over its videos behind each mean."""
-    for one in found.sets:
-        row: dict[str, str | float | int] = {"set": one.name, "videos": len(good(one))}
-        for about in found.quantities:
-            if (mean := one.means.get(about.name)) is not None and mean.mean is not None:
-                row |= {about.name: mean.mean, f"{about.name} ±": "" if mean.error is None else mean.error}
-        yield row
+    """A row a quantity, standard errors over a set's videos behind each mean."""
+    for about in found.quantities:
+        row: dict[str, str | float | int] = {"quantity": about.name}
+        for one in found.sets:
+            said = one.means.get(about.name)
+            row[one.name] = "" if said is None or said.mean is None else said.mean
+            row[f"{one.name} ±"] = "" if said is None or said.error is None else said.error
+        if any(row[one.name] != "" for one in found.sets):
+            yield row
 
 
 def good(one: SetResult) -> Mapping[str, Mapping[str, float]]:
