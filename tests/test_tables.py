@@ -54,7 +54,7 @@ def test_differences_are_paired(report: Evaluation) -> None:
     assert motion["told apart from slow"] == "yes"
     back = {row["quantity"]: row for row in paired.differences(report, "slow")}
     assert back["motion (DIS)"]["- quick"] == pytest.approx(-float(motion["- slow"]))
-    means = {row["quantity"]: row for row in paired.means(report)}["motion (DIS)"]
+    means = {row["quantity"]: row for row in paired.by_set(report, paired.mean)}["motion (DIS)"]
     assert float(means["quick"]) - float(means["slow"]) == pytest.approx(float(motion["- slow"]))
     assert float(means["quick ±"]) > 5 * float(motion["- slow ±"])
 
@@ -65,6 +65,18 @@ def test_what_lies_within_errors_is_not_told_apart(report: Evaluation) -> None:
     other = report.model_copy(update={"sets": (ours, theirs.model_copy(update={"videos": tuple(shuffled)}))})
     rows = {row["quantity"]: row for row in paired.differences(other, "quick")}
     assert rows["motion (DIS)"]["told apart from slow"] == "no"
+
+
+def test_the_way_has_a_sign_and_an_error(tmp_path: Path) -> None:
+    for seed in range(3):
+        for number in range(20):
+            (folder := tmp_path / "fading" / str(seed)).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (SIDE, SIDE), 200 - (4 + seed) * number).save(folder / f"{number:06}.png")
+    asked = Asked(find([tmp_path / "fading"]), choose(["picture"], False), None, "cpu", "", {})
+    found = evaluate(asked, tmp_path / "fading", lambda name, done, total: None, lambda video: None)
+    rows = {row["quantity"]: row for row in paired.by_set(found, paired.way)}
+    assert rows["brightness"]["fading"] == pytest.approx(-5 * 17, abs=1)  # from frames 0-2 to frames 17-19
+    assert rows["brightness"]["fading ±"] == pytest.approx(17 / 3**0.5, abs=0.5)
 
 
 def test_histograms_hold_every_frame_once(report: Evaluation) -> None:
