@@ -87,10 +87,25 @@ def test_histograms_hold_every_frame_once(report: Evaluation) -> None:
     assert shares["slow"]["from 1 %"] == pytest.approx(1 / 3, abs=0.05)
 
 
+GAUSS = {"prompt": "-", "model": "gauss", "size": (16, 16), "partitions": 2, "device": "cpu"}
+
+
+def test_the_same_command_goes_on_with_a_long_video(tmp_path: Path) -> None:
+    def pictures(folder: Path) -> list[bytes]:
+        return [Image.open(path).tobytes() for path in sorted((folder / "frames").glob("*.png"))]
+
+    for frames in (10, 24, 24):
+        long.make(tmp_path / "stopped", Run.of({**GAUSS, "frames": frames}))
+        assert len(pictures(tmp_path / "stopped")) == frames
+    long.make(tmp_path / "whole", Run.of({**GAUSS, "frames": 24}))
+    assert pictures(tmp_path / "stopped") == pictures(tmp_path / "whole")
+    with pytest.raises(SystemExit, match="of another seed; name another folder"):
+        long.make(tmp_path / "stopped", Run.of({**GAUSS, "frames": 24, "seed": 1}))
+
+
 def test_a_long_video_is_told_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long, "BLOCK", 8)
-    asked = {"prompt": "-", "model": "gauss", "size": (16, 16), "partitions": 2, "device": "cpu"}
-    long.make(tmp_path, Run.of({**asked, "frames": 24}))
+    long.make(tmp_path, Run.of({**GAUSS, "frames": 24}))
     lines = [json.loads(line) for line in (tmp_path / "blocks.jsonl").read_text().splitlines()]
     assert [line["block"] for line in lines] == [1, 2]  # the first has no reading at its start
     assert all(line["ms"] > 0 and line["MB"] > 50 for line in lines)
