@@ -8,9 +8,9 @@ exact: the Gaussian video, whose network is perfect (f 16, 64 levels): what the 
 1 and of correlation .9, .656 and .185 over 1, 4 and 16 frames.
 
 cost: time and peak memory against length, each cell a process of its own, at few levels (FIFO has 16, one partition;
-the others --levels) and without guidance, which changes how many evaluations there are and not how they grow: what a
-frame takes is told for one level, and as a multiple of what FIFO takes at that length.  Time is of the processor, one
-thread; what else runs on the machine changes it, so compare within one run.
+the others --levels) and without guidance, which changes how many evaluations there are and not how they grow: what
+denoising takes is told for a frame and level, the decoder's share left out, and as a multiple of what FIFO takes at
+that length.  Time is of the processor, one thread; what else runs on the machine changes it, so compare within one run.
 
 quality: every method at its defaults (64 levels) makes the same captions of the embedded world, a caption a seed, and a
 judge that knows real renders only (DIR holds it, or it is trained there) says what is right.  `world` is the real
@@ -32,6 +32,7 @@ import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -172,11 +173,27 @@ def find(cell: Cell, kept: Path) -> Cell | None:
 
 
 def costs(cells: list[Cell]) -> Iterator[Row]:
-    took = {(c["method"], c["frames"]): 1000 * c["seconds"] / c["frames"] / c["levels"] for c in cells}
+    """The decoder's share is known where a method decodes after it has denoised all: then the first frame is late by
+    the denoising, and the rest is decoding, which is alike for all methods.
+    """
+    decoding: dict[int, list[float]] = {}  # by length, of each such method, seconds a frame
     for cell in cells:
-        row: dict[str, str | float | int] = {"method": cell["method"], "frames": cell["frames"]}
-        row["ms a frame and level"] = spent = took[cell["method"], cell["frames"]]
-        row["times fifo's"] = spent / ours if (ours := took.get(("fifo", cell["frames"]))) else ""
+        if cell["method"] in METHODS and not METHODS[cell["method"]].endless:
+            spent = (cell["seconds"] - cell["first frame after"]) / (cell["frames"] - 1)
+            decoding.setdefault(cell["frames"], []).append(spent)
+    denoising = {
+        (cell["method"], frames): 1000 * (cell["seconds"] / frames - fmean(decoding[frames])) / cell["levels"]
+        for cell in cells
+        if (frames := cell["frames"]) in decoding
+    }
+    for cell in cells:
+        row: dict[str, str | float | int] = {"method": cell["method"], "frames": (frames := cell["frames"])}
+        row["levels"] = cell["levels"]
+        row["ms a frame"] = 1000 * cell["seconds"] / frames
+        row["of it decoding"] = 1000 * fmean(decoding[frames]) if frames in decoding else ""
+        spent, ours = (denoising.get((name, frames)) for name in (cell["method"], "fifo"))
+        row["denoising, ms a frame and level"] = "" if spent is None else spent
+        row["times fifo's"] = "" if spent is None or ours is None else spent / ours
         first = 100 * cell["first frame after"] / cell["seconds"]
         yield {**row, "first frame after % of the time": first, "peak MB": round(cell["peak MB"])}
 
@@ -234,7 +251,7 @@ def main() -> None:
             for name in said.methods
         ]
         made = fill(cells, said.kept or Path("compare-cost.jsonl"), ["cost"])
-        show("time and memory against length", list(costs(made)))
+        show("methods: time and memory against length", list(costs(made)))
     else:
         ways: list[Cell] = [{"method": name} for name in ("world", *said.methods)]
         plan = {"frames": said.frames} | ({} if said.partitions is None else {"partitions": said.partitions})

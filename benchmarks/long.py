@@ -3,8 +3,9 @@
     python benchmarks/long.py --folder DIR [--frames 9600] [--partitions 4] [--guidance 4] [--measure]
 
 Ten minutes at 16 frames a second are 9,600 frames.  The video is a folder of pictures, DIR/frames, which is exact;
-stopped, the same command goes on with it, and with more --frames it becomes longer.  Every block that was made without a stop says in DIR/blocks.jsonl what it
-took: milliseconds of the processor a frame, and the resident set after memory that was freed is handed back.
+stopped, the same command goes on with it, and with more --frames it becomes longer.  Every block that was made without
+a stop says in DIR/blocks.jsonl what it took: milliseconds of the processor a frame, and the resident set after memory
+that was freed is handed back.
 
 --measure makes nothing and tells of what is there, also of a video that is under way: for each whole block the mean of
 every quantity of `fifo evaluate` that needs no published weights; the world's own where DIR holds the judge.

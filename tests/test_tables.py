@@ -125,15 +125,19 @@ def test_drift_is_told_beside_chance(tmp_path: Path) -> None:
     assert float(rows["steady"]["drift"]) < 4 * float(rows["steady"]["by chance"])
 
 
-def test_costs_are_told_for_a_level_and_beside_fifo() -> None:
-    def cell(method: str, frames: int, levels: int, seconds: float) -> compare.Cell:
-        said = {"method": method, "frames": frames, "levels": levels, "seconds": seconds}
-        return {**said, "first frame after": seconds / 4, "peak MB": 320.4}
+def test_costs_are_told_for_a_level_without_the_decoder_and_beside_fifo() -> None:
+    def cell(method: str, frames: int, levels: int, denoising: float, first: float) -> compare.Cell:
+        """Seconds of denoising, after what share of which the first frame is there; decoding takes 10 ms a frame."""
+        said = {"method": method, "frames": frames, "levels": levels, "peak MB": 320.4}
+        return {**said, "seconds": denoising + 0.01 * frames, "first frame after": denoising * first + 0.01}
 
-    cells = [cell("fifo", 100, 16, 16.0), cell("plain", 100, 4, 2.0), cell("fifo", 200, 16, 32.0)]
-    rows = list(compare.costs([*cells, cell("plain", 200, 4, 16.0), cell("plain", 300, 4, 9.0)]))
-    assert [row["ms a frame and level"] for row in rows] == [10, 5, 10, 20, 7.5]
-    assert [row["times fifo's"] for row in rows] == [1, 0.5, 1, 2, ""]
+    cells = [cell("fifo", 100, 16, 16.0, 0.1), cell("chunked", 100, 4, 3.0, 0.1), cell("plain", 100, 4, 2.0, 1.0)]
+    rows = list(compare.costs([*cells, cell("fifo", 200, 16, 32.0, 0.1), cell("freenoise", 300, 4, 9.0, 1.0)]))
+    assert [row["of it decoding"] for row in rows] == [pytest.approx(10)] * 3 + ["", pytest.approx(10)]
+    each = [row["denoising, ms a frame and level"] for row in rows]
+    assert each == [pytest.approx(10), pytest.approx(7.5), pytest.approx(5), "", pytest.approx(7.5)]
+    times = [row["times fifo's"] for row in rows]
+    assert times == [pytest.approx(1), pytest.approx(0.75), pytest.approx(0.5), "", ""]
 
 
 def test_more_renders_of_each_caption_are_kept_to_measure_distances_from(tmp_path: Path) -> None:
