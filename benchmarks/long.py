@@ -68,10 +68,10 @@ def make(folder: Path, run: Run) -> None:
         api.make(run, f"{video}/", scale=1, watch=look)
         return
     said = checkpoint.description(checkpoint.find(str(video)))
-    if other := checkpoint.differences(said.run, resolve(run)):
+    if other := checkpoint.differences(said.run, full := resolve(run)):
         raise SystemExit(f"{video} is a video of another {', '.join(other)}; name another folder")
-    if (said.whole or 0) < run.frames:
-        api.carry_on(f"{video}/", frames=run.frames, watch=look)
+    if (said.whole or 0) < full.frames:
+        api.carry_on(f"{video}/", frames=full.frames, watch=look)
 
 
 def measured(folder: Path, prompt: str) -> Mapping[str, NDArray[np.float64]]:
