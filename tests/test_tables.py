@@ -1,18 +1,17 @@
 """The benchmarks of the paper's tables: what they say of videos that are known is so."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import compare
 import long
 import paired
+import repeats
 from fifo_diffusion.config import Run
 from fifo_diffusion.evaluate.choosing import choose
 from fifo_diffusion.evaluate.evaluation import Asked, evaluate
@@ -155,3 +154,13 @@ def test_more_renders_of_each_caption_are_kept_to_measure_distances_from(tmp_pat
     (kept["0-0"] / "frame_000000.png").write_bytes(b"mine")
     compare.render(tmp_path, seeds=2, frames=3)
     assert (kept["0-0"] / "frame_000000.png").read_bytes() == b"mine"  # what is there stays
+
+
+def test_a_video_that_comes_round_is_like_itself_a_period_later() -> None:
+    """What never changes in it does not count, and frames that have nothing to do with each other are not alike."""
+    draw = torch.Generator().manual_seed(0)
+    once, still = torch.randn(12, 500, generator=draw), 9 * torch.ones(500)
+    curve = repeats.alike(once.repeat(4, 1) + still)
+    assert curve[[0, 12, 24]].tolist() == pytest.approx([1, 1, 1])
+    assert float(curve[1:12].abs().max()) < 0.3
+    assert float(repeats.alike(torch.randn(48, 500, generator=draw) + still)[1:40].abs().max()) < 0.2
