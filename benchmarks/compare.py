@@ -8,15 +8,16 @@ exact: the Gaussian video, whose network is perfect (f 16, 64 levels): what the 
 1 and of correlation .9, .656 and .185 over 1, 4 and 16 frames.
 
 cost: time and peak memory against length, each cell a process of its own, at few levels (FIFO has 16, one partition;
-the others --levels) and without guidance, which changes how many evaluations there are and not how they grow: what a
-frame takes is told for one level.  Time is of the processor, one thread.
+the others --levels) and without guidance, which changes how many evaluations there are and not how they grow: what
+denoising takes is told for a frame and level, the decoder's share left out, and as a multiple of what FIFO takes at
+that length.  Time is of the processor, one thread; what else runs on the machine changes it, so compare within one run.
 
 quality: every method at its defaults (64 levels) makes the same captions of the embedded world, a caption a seed, and a
 judge that knows real renders only (DIR holds it, or it is trained there) says what is right.  `world` is the real
-video.  Every video is kept in DIR/videos/METHOD/SEED, as pictures, with a contact sheet in DIR/sheets, so that
-`fifo evaluate DIR/videos/fifo DIR/videos/freenoise ... --against FOLDER -o REPORT` measures all that it knows and
-`python benchmarks/paired.py REPORT.json` compares them.  Errors are standard errors over seeds.  -n makes it cheaper:
-so many partitions, and 16 times as many levels for the others.
+video.  Every video is kept in DIR/videos/METHOD/SEED, as pictures, with a contact sheet in DIR/sheets, and four more
+renders of each caption in DIR/real, so that `fifo evaluate DIR/videos/* --against DIR/real -o REPORT` measures all that
+it knows, `world` too, and `python benchmarks/paired.py REPORT.json` compares them.  Errors are standard errors over
+seeds.  -n makes it cheaper: so many partitions, and 16 times as many levels for the others.
 
 Cells that are done are kept in a file of JSON lines, --kept; stopped, the same command goes on from there.
 """
@@ -31,6 +32,7 @@ import time
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,7 @@ from looks import MEASURES, PACES, Values, Video, drift, histogram
 from report import Row, show
 
 NAMES = ("fifo", *METHODS)
+RENDERS = 4  # real ones of each caption, to measure distances from
 PROMPT = "a red balloon moving right over snowy mountains"
 Cell = dict[str, Any]
 
@@ -104,11 +107,26 @@ def quality(cell: Cell, folder: Path) -> Cell:
         if name == "flow":
             out["histogram"] = histogram(values)
     sheet(video, folder / "sheets" / f"{cell['seed']}-{cell['frames']}-{name_of(cell)}.png")
-    (kept := folder / "videos" / name_of(cell)).mkdir(parents=True, exist_ok=True)
-    with open_sink(f"{kept}/{cell['seed']}/", fps=10, size=(64, 64)) as sink:
+    keep(video, folder / "videos" / name_of(cell) / str(cell["seed"]))
+    return out
+
+
+def render(folder: Path, seeds: int, frames: int) -> None:
+    """More real renders of the same captions, none of them the `world` that is compared."""
+    world = World(load_sprites(fetch(folder / "art"), 64), variants=HELD_OUT_VARIANTS)
+    for seed in range(seeds):
+        caption = world.draw_caption(np.random.default_rng(1000 + seed))
+        for number in range(RENDERS):
+            if not (kept := folder / "real" / f"{seed}-{number}").exists():
+                keep(world.clip(caption, np.random.default_rng((seed, number)), frames), kept)
+
+
+def keep(video: Video, where: Path) -> None:
+    """As pictures, which are exact."""
+    where.parent.mkdir(parents=True, exist_ok=True)
+    with open_sink(f"{where}/", fps=10, size=(64, 64)) as sink:
         for frame in video:
             sink.write(frame)
-    return out
 
 
 def exact(name: str, eta: float, frames: int = 96, side: int = 32) -> Row:
@@ -155,9 +173,27 @@ def find(cell: Cell, kept: Path) -> Cell | None:
 
 
 def costs(cells: list[Cell]) -> Iterator[Row]:
+    """The decoder's share is known where a method decodes after it has denoised all: then the first frame is late by
+    the denoising, and the rest is decoding, which is alike for all methods.
+    """
+    decoding: dict[int, list[float]] = {}  # by length, of each such method, seconds a frame
     for cell in cells:
-        row: dict[str, str | float | int] = {"method": cell["method"], "frames": cell["frames"]}
-        row["ms a frame and level"] = 1000 * cell["seconds"] / cell["frames"] / cell["levels"]
+        if cell["method"] in METHODS and not METHODS[cell["method"]].endless:
+            spent = (cell["seconds"] - cell["first frame after"]) / (cell["frames"] - 1)
+            decoding.setdefault(cell["frames"], []).append(spent)
+    denoising = {
+        (cell["method"], frames): 1000 * (cell["seconds"] / frames - fmean(decoding[frames])) / cell["levels"]
+        for cell in cells
+        if (frames := cell["frames"]) in decoding
+    }
+    for cell in cells:
+        row: dict[str, str | float | int] = {"method": cell["method"], "frames": (frames := cell["frames"])}
+        row["levels"] = cell["levels"]
+        row["ms a frame"] = 1000 * cell["seconds"] / frames
+        row["of it decoding"] = 1000 * fmean(decoding[frames]) if frames in decoding else ""
+        spent, ours = (denoising.get((name, frames)) for name in (cell["method"], "fifo"))
+        row["denoising, ms a frame and level"] = "" if spent is None else spent
+        row["times fifo's"] = "" if spent is None or ours is None else spent / ours
         first = 100 * cell["first frame after"] / cell["seconds"]
         yield {**row, "first frame after % of the time": first, "peak MB": round(cell["peak MB"])}
 
@@ -215,7 +251,7 @@ def main() -> None:
             for name in said.methods
         ]
         made = fill(cells, said.kept or Path("compare-cost.jsonl"), ["cost"])
-        show("time and memory against length", list(costs(made)))
+        show("methods: time and memory against length", list(costs(made)))
     else:
         ways: list[Cell] = [{"method": name} for name in ("world", *said.methods)]
         plan = {"frames": said.frames} | ({} if said.partitions is None else {"partitions": said.partitions})
@@ -229,8 +265,10 @@ def main() -> None:
             cells += [{**way, **plan, "seed": seed} for seed in range(said.seeds) for way in ways]
         kept = said.kept or said.folder / "compare-quality.jsonl"
         made = fill(cells, kept, ["quality", "--folder", str(said.folder)])
-        show("share of frames by motion", list(motions(made)))
-        show(f"quality over {said.frames} frames, {said.seeds} seeds, drift behind each", list(scores(made)))
+        render(said.folder, said.seeds, said.frames)
+        about = f"{said.frames} frames, n {said.partitions or card('embedded').partitions}, {said.seeds} seeds"
+        show(f"methods: share of frames by motion, {about}", list(motions(made)))
+        show(f"methods: what shows and drift behind each, {about}", list(scores(made)))
 
 
 if __name__ == "__main__":

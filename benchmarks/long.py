@@ -3,8 +3,9 @@
     python benchmarks/long.py --folder DIR [--frames 9600] [--partitions 4] [--guidance 4] [--measure]
 
 Ten minutes at 16 frames a second are 9,600 frames.  The video is a folder of pictures, DIR/frames, which is exact;
-stopped, the same command goes on with it.  Every block that was made without a stop says in DIR/blocks.jsonl what it
-took: milliseconds of the processor a frame, and the resident set after memory that was freed is handed back.
+stopped, the same command goes on with it, and with more --frames it becomes longer.  Every block that was made without
+a stop says in DIR/blocks.jsonl what it took: milliseconds of the processor a frame, and the resident set after memory
+that was freed is handed back.
 
 --measure makes nothing and tells of what is there, also of a video that is under way: for each whole block the mean of
 every quantity of `fifo evaluate` that needs no published weights; the world's own where DIR holds the judge.
@@ -26,8 +27,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from fifo_diffusion import api
+from fifo_diffusion import api, checkpoint
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
 from fifo_diffusion.evaluate.flow import Motion
 from fifo_diffusion.evaluate.gates import judge_file, load_judge
 from fifo_diffusion.evaluate.metric import Meter, Video
@@ -61,8 +63,15 @@ def make(folder: Path, run: Run) -> None:
             with (folder / "blocks.jsonl").open("a") as file:
                 file.write(json.dumps(took) + "\n")
 
-    folder.mkdir(parents=True, exist_ok=True)
-    api.make(run, f"{folder}/frames/", scale=1, watch=look)
+    (video := folder / "frames").mkdir(parents=True, exist_ok=True)
+    if not any(video.glob("*.png")):
+        api.make(run, f"{video}/", scale=1, watch=look)
+        return
+    said = checkpoint.description(checkpoint.find(str(video)))
+    if other := checkpoint.differences(said.run, full := resolve(run)):
+        raise SystemExit(f"{video} is a video of another {', '.join(other)}; name another folder")
+    if (said.whole or 0) < full.frames:
+        api.carry_on(f"{video}/", frames=full.frames, watch=look)
 
 
 def measured(folder: Path, prompt: str) -> Mapping[str, NDArray[np.float64]]:

@@ -1,19 +1,20 @@
 """One set of videos against others, paired by prompt and seed, from a report of `fifo evaluate`; and their motion.
 
     fifo evaluate videos/fifo videos/freenoise ... --against real -o REPORT
-    python benchmarks/paired.py REPORT.json [--first fifo] [--svg motion.svg]
+    python benchmarks/paired.py REPORT.json [--first fifo] [--svg motion.svg] [--about "n 1"]
 
 Videos of the same name are a pair: they had the same prompt and seed.  A difference is the mean over pairs of first
 minus other; ± is its standard error.  `told apart` says whether it is larger than what Student's t allows at 5 %, for
-each quantity by itself: of twenty that do not differ one is told apart.  Distances are of whole sets, so they have no
-pairs; the kernel distance's ± is its own.  The histograms are shares of frames by the mean length of DIS flow, over
-all videos of a set; --svg draws them.
+each quantity by itself: of twenty that do not differ one is told apart.  `way` is the last 15 % of a video minus its
+first 15 %, with its sign, the mean over a set's videos: what drifts in no direction has 0 here, within its error.
+Distances are of whole sets, so they have no pairs; the kernel distance's ± is its own.  The histograms are shares of
+frames by the mean length of DIS flow, over all videos of a set; --svg draws them.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 
@@ -26,14 +27,27 @@ STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228
 HISTOGRAM = "motion histogram (DIS)"
 
 
-def means(found: Evaluation) -> Iterator[Row]:
-    """A row a set, standard errors over its videos behind each mean."""
-    for one in found.sets:
-        row: dict[str, str | float | int] = {"set": one.name, "videos": len(good(one))}
-        for about in found.quantities:
-            if (mean := one.means.get(about.name)) is not None and mean.mean is not None:
-                row |= {about.name: mean.mean, f"{about.name} ±": "" if mean.error is None else mean.error}
-        yield row
+def by_set(found: Evaluation, tell: Callable[[SetResult, str], tuple[float | None, float | None]]) -> Iterator[Row]:
+    """A row a quantity; of each set what it is told of it, and the error."""
+    for about in found.quantities:
+        told = {one.name: tell(one, about.name) for one in found.sets}
+        if any(value is not None for value, _ in told.values()):
+            yield {"quantity": about.name} | {
+                f"{name}{sign}": "" if value is None else value
+                for name, pair in told.items()
+                for sign, value in zip(("", " ±"), pair, strict=True)
+            }
+
+
+def mean(one: SetResult, quantity: str) -> tuple[float | None, float | None]:
+    """Over the set's videos."""
+    return (said.mean, said.error) if (said := one.means.get(quantity)) is not None else (None, None)
+
+
+def way(one: SetResult, quantity: str) -> tuple[float | None, float | None]:
+    """How far it has come at a video's end, with its sign: the mean over the set's videos."""
+    said = [video.measured[quantity] for video in one.videos if video.error is None and quantity in video.measured]
+    return mean_and_error([m.last - m.first for m in said if m.last is not None and m.first is not None])
 
 
 def good(one: SetResult) -> Mapping[str, Mapping[str, float]]:
@@ -59,12 +73,12 @@ def differences(found: Evaluation, first: str) -> Iterator[Row]:
             ]
             if len(pairs) < 2:
                 continue
-            mean, error = mean_and_error(pairs)
-            assert mean is not None
+            apart, error = mean_and_error(pairs)
+            assert apart is not None
             assert error is not None
             limit = STUDENT[min(len(pairs) - 1, len(STUDENT)) - 1]
-            row |= {f"- {other.name}": mean, f"- {other.name} ±": error}
-            row[f"told apart from {other.name}"] = "yes" if abs(mean) > limit * error else "no"
+            row |= {f"- {other.name}": apart, f"- {other.name} ±": error}
+            row[f"told apart from {other.name}"] = "yes" if abs(apart) > limit * error else "no"
         if len(row) > 1:
             yield row
 
@@ -94,17 +108,20 @@ def main() -> None:
     parser.add_argument("report", type=Path, help="the JSON of fifo evaluate")
     parser.add_argument("--first", default="fifo", help="the set that the others are taken from")
     parser.add_argument("--svg", type=Path, help="write the histograms of motion here")
+    parser.add_argument("--about", default="", help="written behind each title: how the videos were made")
     said = parser.parse_args()
+    about = f", {said.about}" if said.about else ""
     found = read(said.report)
     if said.first not in (names := [one.name for one in found.sets]):
         parser.error(f"{said.report} has no set {said.first}; it has {', '.join(names)}")
-    show("methods: means", list(means(found)))
+    show(f"methods: means{about}", list(by_set(found, mean)))
+    show(f"methods: way from the first 15 % to the last{about}", list(by_set(found, way)))
     if paired := list(differences(found, said.first)):
-        show(f"methods: {said.first} minus the others, paired by seed", paired)
+        show(f"methods: {said.first} minus the others, paired by seed{about}", paired)
     if far := list(distances(found)):
-        show("methods: distances from real renders", far)
+        show(f"methods: distances from real renders{about}", far)
     if shares := histograms(found):
-        title = "methods: share of frames by motion, % of the short side"
+        title = f"methods: share of frames by motion (DIS), % of the short side{about}"
         show(title, [{"set": name, **share} for name, share in shares.items()])
         if said.svg is not None:
             said.svg.write_text(bars("Share of frames by motion (DIS), % of the short side a frame", "in all", shares))

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
+import compare
 import long
 import paired
 import repeats
@@ -16,6 +17,7 @@ from fifo_diffusion.evaluate.choosing import choose
 from fifo_diffusion.evaluate.evaluation import Asked, evaluate
 from fifo_diffusion.evaluate.reading import find
 from fifo_diffusion.evaluate.result import Evaluation
+from fifo_diffusion.world.art import SUBJECTS
 
 SIDE = 64
 
@@ -51,10 +53,9 @@ def test_differences_are_paired(report: Evaluation) -> None:
     assert motion["told apart from slow"] == "yes"
     back = {row["quantity"]: row for row in paired.differences(report, "slow")}
     assert back["motion (DIS)"]["- quick"] == pytest.approx(-float(motion["- slow"]))
-    means = {row["set"]: row for row in paired.means(report)}
-    apart = float(means["quick"]["motion (DIS)"]) - float(means["slow"]["motion (DIS)"])
-    assert apart == pytest.approx(float(motion["- slow"]))
-    assert float(means["quick"]["motion (DIS) ±"]) > 5 * float(motion["- slow ±"])
+    means = {row["quantity"]: row for row in paired.by_set(report, paired.mean)}["motion (DIS)"]
+    assert float(means["quick"]) - float(means["slow"]) == pytest.approx(float(motion["- slow"]))
+    assert float(means["quick ±"]) > 5 * float(motion["- slow ±"])
 
 
 def test_what_lies_within_errors_is_not_told_apart(report: Evaluation) -> None:
@@ -65,6 +66,18 @@ def test_what_lies_within_errors_is_not_told_apart(report: Evaluation) -> None:
     assert rows["motion (DIS)"]["told apart from slow"] == "no"
 
 
+def test_the_way_has_a_sign_and_an_error(tmp_path: Path) -> None:
+    for seed in range(3):
+        for number in range(20):
+            (folder := tmp_path / "fading" / str(seed)).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (SIDE, SIDE), 200 - (4 + seed) * number).save(folder / f"{number:06}.png")
+    asked = Asked(find([tmp_path / "fading"]), choose(["picture"], False), None, "cpu", "", {})
+    found = evaluate(asked, tmp_path / "fading", lambda name, done, total: None, lambda video: None)
+    rows = {row["quantity"]: row for row in paired.by_set(found, paired.way)}
+    assert rows["brightness"]["fading"] == pytest.approx(-5 * 17, abs=1)  # from frames 0-2 to frames 17-19
+    assert rows["brightness"]["fading ±"] == pytest.approx(17 / 3**0.5, abs=0.5)
+
+
 def test_histograms_hold_every_frame_once(report: Evaluation) -> None:
     shares = paired.histograms(report)
     for of in shares.values():
@@ -73,10 +86,25 @@ def test_histograms_hold_every_frame_once(report: Evaluation) -> None:
     assert shares["slow"]["from 1 %"] == pytest.approx(1 / 3, abs=0.05)
 
 
+GAUSS = {"prompt": "-", "model": "gauss", "size": (16, 16), "partitions": 2, "device": "cpu"}
+
+
+def test_the_same_command_goes_on_with_a_long_video(tmp_path: Path) -> None:
+    def pictures(folder: Path) -> list[bytes]:
+        return [Image.open(path).tobytes() for path in sorted((folder / "frames").glob("*.png"))]
+
+    for frames in (10, 24, 24):
+        long.make(tmp_path / "stopped", Run.of({**GAUSS, "frames": frames}))
+        assert len(pictures(tmp_path / "stopped")) == frames
+    long.make(tmp_path / "whole", Run.of({**GAUSS, "frames": 24}))
+    assert pictures(tmp_path / "stopped") == pictures(tmp_path / "whole")
+    with pytest.raises(SystemExit, match="of another seed; name another folder"):
+        long.make(tmp_path / "stopped", Run.of({**GAUSS, "frames": 24, "seed": 1}))
+
+
 def test_a_long_video_is_told_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(long, "BLOCK", 8)
-    asked = {"prompt": "-", "model": "gauss", "size": (16, 16), "partitions": 2, "device": "cpu"}
-    long.make(tmp_path, Run.of({**asked, "frames": 24}))
+    long.make(tmp_path, Run.of({**GAUSS, "frames": 24}))
     lines = [json.loads(line) for line in (tmp_path / "blocks.jsonl").read_text().splitlines()]
     assert [line["block"] for line in lines] == [1, 2]  # the first has no reading at its start
     assert all(line["ms"] > 0 and line["MB"] > 50 for line in lines)
@@ -94,6 +122,38 @@ def test_drift_is_told_beside_chance(tmp_path: Path) -> None:
     assert rows["growing"]["drift"] == pytest.approx(8.5, abs=0.5)
     assert float(rows["growing"]["drift"]) > 2 * float(rows["steady"]["by chance"])
     assert float(rows["steady"]["drift"]) < 4 * float(rows["steady"]["by chance"])
+
+
+def test_costs_are_told_for_a_level_without_the_decoder_and_beside_fifo() -> None:
+    def cell(method: str, frames: int, levels: int, denoising: float, first: float) -> compare.Cell:
+        """Seconds of denoising, after what share of which the first frame is there; decoding takes 10 ms a frame."""
+        said = {"method": method, "frames": frames, "levels": levels, "peak MB": 320.4}
+        return {**said, "seconds": denoising + 0.01 * frames, "first frame after": denoising * first + 0.01}
+
+    cells = [cell("fifo", 100, 16, 16.0, 0.1), cell("chunked", 100, 4, 3.0, 0.1), cell("plain", 100, 4, 2.0, 1.0)]
+    rows = list(compare.costs([*cells, cell("fifo", 200, 16, 32.0, 0.1), cell("freenoise", 300, 4, 9.0, 1.0)]))
+    assert [row["of it decoding"] for row in rows] == [pytest.approx(10)] * 3 + ["", pytest.approx(10)]
+    each = [row["denoising, ms a frame and level"] for row in rows]
+    assert each == [pytest.approx(10), pytest.approx(7.5), pytest.approx(5), "", pytest.approx(7.5)]
+    times = [row["times fifo's"] for row in rows]
+    assert times == [pytest.approx(1), pytest.approx(0.75), pytest.approx(0.5), "", ""]
+
+
+def test_more_renders_of_each_caption_are_kept_to_measure_distances_from(tmp_path: Path) -> None:
+    assets = tmp_path / "art" / "package" / "assets"
+    assets.mkdir(parents=True)
+    for subject in SUBJECTS.values():
+        picture = Image.new("RGBA", (64, 64))
+        ImageDraw.Draw(picture).ellipse((4, 4, 60, 60), fill=(200, 40, 40, 255))
+        picture.save(assets / subject.file)
+    compare.render(tmp_path, seeds=2, frames=3)
+    kept = {folder.name: folder for folder in (tmp_path / "real").iterdir()}
+    assert sorted(kept) == [f"{seed}-{number}" for seed in range(2) for number in range(compare.RENDERS)]
+    assert all(len(list(folder.glob("*.png"))) == 3 for folder in kept.values())
+    assert len({(folder / "frame_000000.png").read_bytes() for folder in kept.values()}) == len(kept)
+    (kept["0-0"] / "frame_000000.png").write_bytes(b"mine")
+    compare.render(tmp_path, seeds=2, frames=3)
+    assert (kept["0-0"] / "frame_000000.png").read_bytes() == b"mine"  # what is there stays
 
 
 def test_a_video_that_comes_round_is_like_itself_a_period_later() -> None:
