@@ -133,7 +133,7 @@ def test_attention_is_norm_rotation_and_softmax_written_plainly() -> None:
     q, k = turned(q, net.q_norm), turned(k, net.k_norm)
     share = (torch.einsum("bqhe,bkhe->bhqk", q, k) / (width // heads) ** 0.5).softmax(dim=-1)
     want = torch.einsum("bhqk,bkhe->bqhe", share, v).flatten(2) @ net.out.weight.T
-    torch.testing.assert_close(net(x, cos, sin), want, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(net(x, *net.tables(cos, sin)), want, rtol=1e-5, atol=1e-6)
     # One frame on (6 places here) the first pair has turned by a quarter.
     assert cos[6, 0].item() == pytest.approx(0, abs=1e-6)
     assert [sin[6, i].item() for i in (0, width // heads // 2)] == pytest.approx([-1, 1])

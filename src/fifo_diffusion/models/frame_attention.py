@@ -12,6 +12,8 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from fifo_diffusion.models.linear import together
+
 
 class FrameAttention:
     """Plain attention, written out on a CPU: torch's own takes 2.5 times as long over 16 frames there."""
@@ -72,7 +74,6 @@ def along_diagonals(x: Tensor) -> Tensor:
 
 def _heads(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values, each (N, h, F, E)."""
-    q, k, v = (
-        project(x).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for project in (attn.to_q, attn.to_k, attn.to_v)
-    )
+    each = together(x, attn.to_q, attn.to_k, attn.to_v)
+    q, k, v = (part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in each)
     return q, k, v
