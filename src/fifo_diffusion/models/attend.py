@@ -34,15 +34,15 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _batches(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Some heads at once, whichever window they are of: torch's batched products in bfloat16 are oneDNN's."""
     n, h, length, e = q.shape
-    heads = (x.flatten(0, 1) for x in (q * e**-0.5, k, v))
+    heads = (x.flatten(0, 1) for x in (q, k, v))
     out = q.new_empty(n * h, length, e)
     some = max(1, MOST // (length * k.shape[2] * q.element_size()))
     # Over a number of tokens that is no multiple of its vectors torch's softmax is slow in bfloat16, not in float32.
     exact = torch.float32 if k.shape[2] % 32 else None
     for to, *parts in zip(*(x.split(some) for x in (out, *heads)), strict=True):
         asks, answers, said = parts
-        share = torch.bmm(asks, answers.transpose(1, 2)).softmax(dim=-1, dtype=exact)
-        torch.bmm(share.to(q.dtype), said, out=to)
+        logits = torch.baddbmm(q.new_empty(1, 1, 1), asks, answers.transpose(1, 2), beta=0, alpha=e**-0.5)
+        torch.bmm(logits.softmax(dim=-1, dtype=exact).to(q.dtype), said, out=to)
     return out.unflatten(0, (n, h))
 
 

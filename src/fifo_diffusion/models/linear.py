@@ -73,15 +73,13 @@ def together(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     return linear(x, torch.cat([layer.weight for layer in layers])).chunk(len(layers), dim=-1)
 
 
-def convolve(net: nn.Conv2d, x: Tensor, plus: Tensor) -> Tensor:
-    """net(x) + plus; on a CPU in one pass, as `linear`."""
-    quick = HERE and x.dtype in _QUICK and x.device.type == "cpu" and net.padding_mode == "zeros"
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], plus: Tensor) -> Tensor:
+    """(N, in, height, width) -> plus, (N, out, height, width), and the convolution; on a CPU in one pass, as `linear`."""
+    quick = HERE and x.dtype in _QUICK and x.device.type == "cpu"
     if not quick or torch.is_grad_enabled() or torch.compiler.is_compiling():
-        out: Tensor = net(x) + plus
-        return out
-    where = list(net.padding), list(net.stride), list(net.dilation), net.groups
-    out = torch.ops.mkldnn._convolution_pointwise.binary(
-        x, plus, net.weight, net.bias, *where, "add", 1.0, None, [], None
+        return plus + F.conv2d(x, weight, bias, padding=padding)
+    out: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
+        x, plus, weight, bias, padding, (1, 1), (1, 1), 1, "add", 1.0, None, [], None
     )
     return out
 

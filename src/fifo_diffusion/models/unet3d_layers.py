@@ -61,7 +61,8 @@ def residual(net: Any, x: Tensor, emb: Tensor) -> Tensor:
     y = net.conv1(group_norm(net.norm1, x, silu=True))
     y += repeated(net.time_emb_proj(emb), len(x))[:, :, None, None]
     y = group_norm(net.norm2, y, silu=True)
-    return convolve(net.conv2, y, plus=x if net.conv_shortcut is None else net.conv_shortcut(x))
+    x = x if net.conv_shortcut is None else net.conv_shortcut(x)
+    return convolve(y, net.conv2.weight, net.conv2.bias, (1, 1), plus=x)
 
 
 def _clips(x: Tensor, frames: int) -> Tensor:
@@ -72,11 +73,13 @@ def _clips(x: Tensor, frames: int) -> Tensor:
 def convolve_along(net: Any, x: Tensor, frames: int) -> Tensor:
     """Convolutions over (time, place): the published form is over (time, height, width), which torch computes four
     times as slowly in float32 on a CPU."""
-    y = _clips(x, frames)
-    for norm, *_, convolution in (net.conv1, net.conv2, net.conv3, net.conv4):
+    y = clips = _clips(x, frames)
+    for norm, *_, convolution in (net.conv1, net.conv2, net.conv3):
         weight = convolution.weight.squeeze(-1)
         y = F.conv2d(group_norm(norm, y, silu=True), weight, convolution.bias, padding=(1, 0))
-    return x + torch.unflatten(y.transpose(1, 2).flatten(0, 1), 2, x.shape[2:])
+    norm, *_, last = net.conv4
+    y = convolve(group_norm(norm, y, silu=True), last.weight.squeeze(-1), last.bias, (1, 0), plus=clips)
+    return torch.unflatten(y.transpose(1, 2).flatten(0, 1), 2, x.shape[2:])
 
 
 def attend_within(net: Any, x: Tensor, text: Tensor, frames: int) -> Tensor:
