@@ -29,8 +29,8 @@ _NAMES: dict[Activation, tuple[str, list[float], str]] = {
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, then: Activation = "none", plus: Tensor | None = None
 ) -> Tensor:
-    """(..., in), (out, in), (out,) -> (..., out), as torch's own `linear`, with what comes right after it: an activation,
-    or else the sum with `plus` (..., out).
+    """(..., in), (out, in), (out,) -> (..., out), as torch's own `linear`, with what comes right after it: an
+    activation, or else the sum with `plus`, (..., out).
 
     With gradients, for other precisions and on other devices it is torch's.
     """
@@ -65,8 +65,8 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, then: str, plus: Tensor | 
 
 
 def together(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
-    """What each of the layers, which are as wide, makes of x.  On a CPU in one product, which reads x once; their weights
-    are joined anew each time, for a LoRA may have changed them."""
+    """What each of the layers, all as wide, makes of x.  On a CPU in one product, which reads x once; their weights are
+    joined anew each time, for a LoRA may have changed them."""
     apart = x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling()
     if apart or not HERE or any(layer.bias is not None for layer in layers):
         return tuple(layer(x) for layer in layers)
@@ -74,7 +74,7 @@ def together(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], plus: Tensor) -> Tensor:
-    """(N, in, height, width) -> plus, (N, out, height, width), and the convolution; on a CPU in one pass, as `linear`."""
+    """(N, in, height, width) -> (N, out, height, width), with plus added; on a CPU in one pass, as `linear`."""
     quick = HERE and x.dtype in _QUICK and x.device.type == "cpu"
     if not quick or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return plus + F.conv2d(x, weight, bias, padding=padding)

@@ -17,7 +17,7 @@ class Once(Generic[Made]):
     """A function of tensors and numbers, with its last few results, each for exactly equal arguments.
 
     Only on a CPU: elsewhere to look at the arguments would be to wait for the device.  There, with gradients and under
-    torch.compile it is the function itself.  most: results that are kept, at least the batches of an iteration; 0: none.
+    torch.compile it is the function itself.  most: how many results are kept, at least an iteration's batches; 0: none.
     """
 
     def __init__(self, make: Callable[..., Made], most: int = 16) -> None:
@@ -25,16 +25,17 @@ class Once(Generic[Made]):
         self._kept: deque[tuple[tuple[Any, ...], Made]] = deque()
 
     def __call__(self, *given: Tensor | int) -> Made:
-        here = all(x.device.type == "cpu" for x in given if isinstance(x, Tensor))
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not here or not self.most:
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or not self.most:
             return self.make(*given)
-        for i, (known, made) in enumerate(self._kept):
-            if all(map(_same, known, given)):
-                del self._kept[i]
-                break
-        else:
+        if any(x.device.type != "cpu" for x in given if isinstance(x, Tensor)):
+            return self.make(*given)
+        found = next((i for i, (known, _) in enumerate(self._kept) if all(map(_same, known, given))), None)
+        if found is None:
             # Copies, for the caller may write into his own.
             known, made = tuple(x.clone() if isinstance(x, Tensor) else x for x in given), self.make(*given)
+        else:
+            known, made = self._kept[found]
+            del self._kept[found]
         self._kept.append((known, made))
         while len(self._kept) > self.most:
             self._kept.popleft()

@@ -25,7 +25,7 @@ class PlaceAttention:
         plus: Tensor | None = None,
         **ignored: object,
     ) -> Any:
-        """(N, L, width of the block) and maybe (N, S, width of the text) -> (N, L, width of the block), with plus added"""
+        """(N, L, width of the block) and maybe (N, S, width of the text) -> (N, L, width of the block), plus added"""
         if encoder_hidden_states is None:
             each = together(hidden_states, attn.to_q, attn.to_k, attn.to_v)
         else:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import TemporalConvLayer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from fifo_diffusion.models.group_norm import group_norm

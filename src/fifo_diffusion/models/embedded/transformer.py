@@ -37,8 +37,8 @@ class _Attention(nn.Module):
         self.attend: Attend = attention  # see `Embedded.attend_over`
 
     def tables(self, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, head) each, see `_rotary` -> (N, 2, 1, head): with the weights of the queries' and the keys' norm in them,
-        which saves passes."""
+        """(N, head) each, see `_rotary` -> (N, 2, 1, head): with the weights of the queries' and of the keys' norm in
+        them, which saves passes."""
         weight = torch.stack([self.q_norm.weight, self.k_norm.weight])[:, None]  # (2, 1, head)
         half = cos.shape[1] // 2
         return cos[:, None, None] * weight, sin[:, None, None] * weight.roll(half, dims=-1)
@@ -81,8 +81,8 @@ class _Reading(nn.Module):
         return (self.k_norm(k) * scale).transpose(-1, -2), v
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, unheard: Tensor, plus: Tensor) -> Tensor:
-        """x and plus, which is added, (B, F, T, D); keys and values from `said`; unheard (B G, 1, 1, L), -inf for a word
-        that is not there and else 0.
+        """x and plus, which is added, (B, F, T, D); keys and values from `said`; unheard (B G, 1, 1, L), -inf for a
+        word that is not there and else 0.
 
         Written out: over so few words it takes half the time of torch's own attention on a CPU.
         """
