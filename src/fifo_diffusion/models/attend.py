@@ -39,11 +39,11 @@ def _batches(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     some = max(1, MOST // (length * k.shape[2] * q.element_size()))
     # Over a number of tokens that is no multiple of its vectors torch's softmax is slow in bfloat16, not in float32.
     exact = torch.float32 if k.shape[2] % 32 else None
-    for to, *parts in zip(*(x.split(some) for x in (out, *heads)), strict=True):
+    for to, *parts in zip(*(torch.split(x, some) for x in (out, *heads)), strict=True):
         asks, answers, said = parts
         logits = torch.baddbmm(q.new_empty(1, 1, 1), asks, answers.transpose(1, 2), beta=0, alpha=e**-0.5)
         torch.bmm(logits.softmax(dim=-1, dtype=exact).to(q.dtype), said, out=to)
-    return out.unflatten(0, (n, h))
+    return torch.unflatten(out, 0, (n, h))
 
 
 def _one_by_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class FrameAttention:
             scale = q.shape[-1] ** -0.5
             logits = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scale)
             share = logits.softmax(dim=-1, dtype=torch.float32).to(v.dtype)  # also quicker than in bfloat16
-            out = torch.bmm(share, v).unflatten(0, (n, h))
+            out = torch.unflatten(torch.bmm(share, v), 0, (n, h))
         else:
             out = scaled_dot_product_attention(q, k, v)
         return attn.to_out[0](out.transpose(1, 2).flatten(2))
@@ -79,5 +79,5 @@ def along_diagonals(x: Tensor) -> Tensor:
 def _heads(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values, each (N, h, F, E)."""
     each = together(x, attn.to_q, attn.to_k, attn.to_v)
-    q, k, v = (part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in each)
+    q, k, v = (torch.unflatten(part, -1, (attn.heads, -1)).transpose(1, 2) for part in each)
     return q, k, v

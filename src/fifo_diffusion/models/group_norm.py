@@ -39,14 +39,14 @@ def _by_channel(norm: nn.GroupNorm, x: Tensor, silu: bool) -> Tensor:
 
     def mean(x: Tensor) -> Tensor:
         """Over each group: (N, P, C) -> (N, 1, C), the same for all its channels."""
-        each = x.sum(dim=1).unflatten(1, (groups, -1)).sum(dim=2, keepdim=True) / size
+        each = torch.unflatten(x.sum(dim=1), 1, (groups, -1)).sum(dim=2, keepdim=True) / size
         return each.expand(-1, -1, channels // groups).flatten(1)[:, None]
 
     out = torch.empty_like(rows)
     some = max(1, MOST // (4 * rows[0].numel()))
-    for to, these in zip(out.split(some), rows.split(some), strict=True):
+    for to, these in zip(torch.split(out, some), torch.split(rows, some), strict=True):
         y = these.float()
         y.sub_(mean(y))
         y = torch.addcmul(bias, y, (mean(y.square()) + norm.eps).rsqrt_() * weight, out=y)
         to.copy_(F.silu(y, inplace=True) if silu else y)
-    return out.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    return torch.unflatten(out, 1, x.shape[2:]).permute(0, 3, 1, 2)

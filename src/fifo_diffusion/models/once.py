@@ -29,17 +29,12 @@ class Once(Generic[Made]):
             return self.make(*given)
         if any(x.device.type != "cpu" for x in given if isinstance(x, Tensor)):
             return self.make(*given)
-        found = next((i for i, (known, _) in enumerate(self._kept) if all(map(_same, known, given))), None)
-        if found is None:
-            # Copies, for the caller may write into his own.
-            known, made = tuple(x.clone() if isinstance(x, Tensor) else x for x in given), self.make(*given)
-        else:
-            known, made = self._kept[found]
-            del self._kept[found]
-        self._kept.append((known, made))
-        while len(self._kept) > self.most:
-            self._kept.popleft()
-        return made
+        entry = next((entry for entry in self._kept if all(map(_same, entry[0], given))), None)
+        if entry is None:  # of copies, for the caller may write into his own
+            entry = tuple(x.clone() if isinstance(x, Tensor) else x for x in given), self.make(*given)
+        others = (other for other in self._kept if other is not entry)
+        self._kept = deque([*others, entry], self.most)  # the newest last; the oldest falls out
+        return entry[1]
 
 
 def _same(a: Tensor | int, b: Tensor | int) -> bool:

@@ -30,6 +30,6 @@ class PlaceAttention:
             each = together(hidden_states, attn.to_q, attn.to_k, attn.to_v)
         else:
             each = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
-        q, k, v = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in each)
+        q, k, v = (torch.unflatten(x, -1, (attn.heads, -1)).transpose(1, 2) for x in each)
         leave = attn.to_out[0]
         return linear(attention(q, k, v).transpose(1, 2).flatten(2), leave.weight, leave.bias, plus=plus)

@@ -90,7 +90,8 @@ class _Reading(nn.Module):
         q = self.q(x).view(texts, -1, h, values.shape[3]).transpose(1, 2)
         logits = rms_norm(q, q.shape[-1:]) @ keys
         read = (logits + unheard).softmax(dim=-1) @ values
-        return self.out(read.transpose(1, 2).reshape(x.shape), plus)
+        out: Tensor = self.out(read.transpose(1, 2).reshape(x.shape), plus)
+        return out
 
 
 class _Norm(nn.Module):
@@ -235,7 +236,8 @@ class VideoTransformer(nn.Module):
         unheard = torch.zeros_like(heard, dtype=dtype).masked_fill_(~heard, -torch.inf).flatten(0, 1)[:, None, None]
         shift, scale = self.modulation(hint)[:, :, None].chunk(2, dim=-1)
         known = None if self.spectrum is None else self.spectrum.known(t, dtype)
-        return Told([block.told(hint, words, unheard, cos, sin) for block in self.blocks], shift, 1 + scale, known)
+        blocks = [b.told(hint, words, unheard, cos, sin) for b in self.blocks if isinstance(b, _Block)]
+        return Told(blocks, shift, 1 + scale, known)
 
     def answer(self, z: Tensor, told: Told) -> Tensor:
         """The other half."""
