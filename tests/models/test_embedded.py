@@ -10,7 +10,7 @@ import torch
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
 from fifo_diffusion.models.embedded.text import TextEncoder
-from fifo_diffusion.models.embedded.transformer import VideoTransformer, _Attention, _rotary, _waves, patches
+from fifo_diffusion.models.embedded.transformer import VideoTransformer, _Attention, _Block, _rotary, _waves, patches
 from fifo_diffusion.prompts import mix
 
 CPU = torch.device("cpu")
@@ -157,6 +157,7 @@ def test_the_network_is_its_formula() -> None:
     x = net.enter(patches(z, 2))
     hint = torch.nn.functional.silu(net.time(_waves(t, 24)) + net.text(text))[:, :, None]
     for block in net.blocks:
+        assert isinstance(block, _Block)
         shift, scale, gate, *of_mlp = block.modulation(hint).chunk(6, dim=-1)
         turns = block.attention.tables(*_rotary(f, 2, 2, 12, CPU, torch.float32))
         x = x + gate * block.attention((norm(x) * (1 + scale) + shift).flatten(1, 2), *turns).view(x.shape)
