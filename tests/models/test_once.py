@@ -68,3 +68,8 @@ def test_the_embedded_model_answers_the_same_with_what_it_kept() -> None:
         z, t = torch.randn(1, 12, 4, size, size, generator=draw), start + torch.arange(4.0)[None]
         got, want = (m.denoiser(m.schedule(64, "even"))(z, t, texts[text]) for m in (model, fresh))
         assert torch.equal(got, want)
+    kept = len(model._told._kept)
+    each = {name: torch.stack([c[name][0] for c in texts * 2])[None] for name in texts[0]}  # a text for every frame
+    got, want = (m.denoiser(m.schedule(64, "even"))(z, t, each) for m in (model, fresh))
+    assert torch.equal(got, want)
+    assert len(model._told._kept) == kept == 4  # it is not kept, for the next iteration has it a frame further on

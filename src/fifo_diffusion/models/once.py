@@ -20,7 +20,7 @@ class Once(Generic[Made]):
     torch.compile it is the function itself.  most: how many results are kept, at least an iteration's batches; 0: none.
     """
 
-    def __init__(self, make: Callable[..., Made], most: int = 16) -> None:
+    def __init__(self, make: Callable[..., Made], most: int = 8) -> None:
         self.make, self.most = make, most
         self._kept: deque[tuple[tuple[Any, ...], Made]] = deque()
 
