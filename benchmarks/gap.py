@@ -24,6 +24,7 @@ from fifo_diffusion import models
 from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.evaluate.judge import held_out
 from fifo_diffusion.models.base import Model
+from fifo_diffusion.models.card import Card
 from fifo_diffusion.protocols import Cond, Denoiser
 from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.sources import Clip
@@ -44,7 +45,7 @@ def real_clips(model: Model, folder: Path, size: int, count: int) -> Iterator[tu
         yield plain(caption), model.encode(to_pixels(frames)[None])
 
 
-def videos(model: Model, card: models.Card, folder: Path) -> Iterator[tuple[str, Tensor]]:
+def videos(model: Model, card: Card, folder: Path) -> Iterator[tuple[str, Tensor]]:
     for file in sorted(folder.iterdir()):
         frames = Clip(file, card.size, card.fps).window(card.frames)
         yield file.stem.replace("-", " ").replace("_", " "), model.encode(to_pixels(frames).to(model.device)[None])

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,47 +23,29 @@ from pathlib import Path
 
 import torch
 
-from fifo_diffusion import api, checkpoint
+from fifo_diffusion import api
 from report import Row, show
+from torchrun import CABLE, FIFO, TORCHRUN, Job, hosts, ip, kill, latest, no_hosts, start, unplug, until, workers
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 SAID = ["generate", "1", "--model", "gauss", "--size", "16x16", "-n", "2", "--eta", "1", "--batch", "1"]
 SAID += ["--halves", "together", "--checkpoint-every", "0.1s", "-o", "a.mp4", "-q"]
 MANY, SOME = "20000", "600"  # frames: not done before the loss is seen, and soon done
 ENOUGH = 300  # seconds, after which a job hangs
 
-Jobs = Sequence["subprocess.Popen[bytes]"]
-
 
 @contextmanager
-def started(folder: Path, commands: Sequence[Sequence[str]], **environment: str) -> Iterator[Jobs]:
+def started(folder: Path, commands: Sequence[Sequence[str]], **environment: str) -> Iterator[list[Job]]:
     """Jobs that have made a checkpoint; killed at the end with all that they started."""
-    jobs = [
-        subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for command in commands
-    ]
+    jobs = [start(command, folder, environment) for command in commands]
     try:
-        run, late = folder / "a.mp4.run", time.monotonic() + ENOUGH
-        while not (run.is_dir() and max(checkpoint.committed(run), default=0)):
-            if time.monotonic() > late or any(job.poll() is not None for job in jobs):
-                raise RuntimeError("the job ended, or hangs, before it was broken")
-            time.sleep(0.02)
+        until(lambda: latest(folder) > 0, jobs, ENOUGH)
         yield jobs
     finally:
         for job in jobs:
-            if job.poll() is None:
-                for pid in [*ranks_of(job), job.pid]:
-                    os.kill(pid, signal.SIGKILL)
-                job.wait()
+            kill(job)
 
 
-def over(jobs: Jobs, began: float) -> str:
+def over(jobs: Sequence[Job], began: float) -> str:
     """Seconds until each has ended."""
     seconds: dict[int, str] = {}
     while len(seconds) < len(jobs) and time.monotonic() < began + ENOUGH:
@@ -76,19 +56,13 @@ def over(jobs: Jobs, began: float) -> str:
     return " and ".join(seconds.get(place, f"not after {ENOUGH}") for place in range(len(jobs)))
 
 
-def ranks_of(job: subprocess.Popen[bytes]) -> list[int]:
-    """The processes that torchrun started, rank 0 first."""
-    out = subprocess.run(["pgrep", "-P", str(job.pid)], stdout=subprocess.PIPE, text=True).stdout
-    return sorted(map(int, out.split()))
-
-
 def signalled(folder: Path, arguments: argparse.Namespace, rank: int, number: signal.Signals, restarts: int) -> str:
     frames = SOME if restarts else MANY
-    start = ["--standalone", "--max-restarts", str(restarts), "--nproc-per-node", str(arguments.ranks)]
-    command = [*TORCHRUN, *start, "-m", "fifo_diffusion", *SAID, "--frames", frames]
+    ranks = ["--standalone", "--max-restarts", str(restarts), "--nproc-per-node", str(arguments.ranks)]
+    command = [*TORCHRUN, *ranks, *FIFO, *SAID, "--frames", frames]
     with started(folder, [command], FIFO_SILENCE=f"{arguments.silence:g}") as jobs:
         began = time.monotonic()
-        os.kill(ranks_of(jobs[0])[rank], number)
+        os.kill(workers(jobs[0])[rank], number)
         return over(jobs, began)
 
 
@@ -98,36 +72,12 @@ def unplugged(folder: Path, arguments: argparse.Namespace, where: Callable[[int]
         for name in names if where(0)[0] == "--rdzv-backend" else ():
             ip("netns", "exec", name, "sysctl", "-qw", f"net.ipv4.tcp_retries2={arguments.retries}")
         commands = [
-            ["ip", "netns", "exec", host, *torchrun, *where(node), "-m", "fifo_diffusion", *said]
-            for node, host in enumerate(names)
+            ["ip", "netns", "exec", host, *torchrun, *where(node), *FIFO, *said] for node, host in enumerate(names)
         ]
-        silence, device = f"{arguments.silence:g}", "eth-fifo"
-        with started(folder, commands, FIFO_SILENCE=silence, GLOO_SOCKET_IFNAME=device) as jobs:
+        with started(folder, commands, FIFO_SILENCE=f"{arguments.silence:g}", GLOO_SOCKET_IFNAME=CABLE) as jobs:
             began = time.monotonic()
-            ip("-n", names[1], "link", "set", device, "down")
+            unplug(names)
             return over(jobs, began)
-
-
-@contextmanager
-def hosts() -> Iterator[list[str]]:
-    names = [f"fifo{os.getpid() % 100000}{end}" for end in "ab"]
-    try:
-        for name in names:
-            ip("netns", "add", name)
-        peer = ["peer", "name", "eth-fifo", "netns", names[1]]
-        ip("link", "add", "eth-fifo", "netns", names[0], "type", "veth", *peer)
-        for number, name in enumerate(names, 1):
-            ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "eth-fifo")
-            for device in ("eth-fifo", "lo"):
-                ip("-n", name, "link", "set", device, "up")
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL)
-
-
-def ip(*what: str) -> None:
-    subprocess.run(["ip", *what], check=True)
 
 
 def identical(folder: Path) -> tuple[int, str]:
@@ -169,8 +119,8 @@ def main() -> None:
     }
     rows: list[Row] = []
     for name in arguments.only or cases:
-        if name.startswith("cable") and (os.geteuid() or shutil.which("ip") is None):
-            print(f"{name}: left out, for it takes root and the command ip", file=sys.stderr)
+        if name.startswith("cable") and (why := no_hosts()) is not None:
+            print(f"{name}: left out, for {why}", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory() as folder:
             over_s = cases[name](Path(folder), arguments)

@@ -123,6 +123,18 @@ def test_an_interrupt_leaves_a_whole_video(tmp_path: Path, how: signal.Signals) 
     assert len(list(read_frames(tmp_path / "a.mp4"))) == written > 10
 
 
+HOW = rb"cpu, float32, (one window|\d windows) at .*, not compiled \(--device, .*--memory\)"
+
+
+def test_how_it_is_computed_is_told_at_the_start_and_when_it_goes_on(tmp_path: Path) -> None:
+    said = [
+        fifo("generate", "-", *SMALL, "--frames", "2", "-o", "a.mp4", cwd=tmp_path),
+        fifo("resume", "a.mp4", "--frames", "+2", cwd=tmp_path),
+        fifo("resume", "a.mp4", "--frames", "+2", "-q", cwd=tmp_path),
+    ]
+    assert [len(re.findall(HOW, done.stderr)) for done in said] == [1, 1, 0], said
+
+
 def brightness(frames: Iterable[NDArray[np.uint8]]) -> list[float]:
     return [float(frame.mean()) for frame in frames]
 
@@ -168,6 +180,13 @@ def test_models_and_doctor(tmp_path: Path) -> None:
     listed = fifo("models", cwd=tmp_path)
     assert b"embedded" in listed.stdout
     assert b"gauss" in listed.stdout
+    assert re.search(rb"scores +\d+ plans were measured: fifo models embedded\n", listed.stdout)
+    one = fifo("models", "embedded", cwd=tmp_path)
+    assert b"gauss" not in one.stdout
+    plans = re.findall(rb"^ +-n .* told .*", one.stdout, re.MULTILINE)
+    assert len(plans) > 1
+    assert len({plan.index(b" told ") for plan in plans}) == 1  # in columns
+    assert fifo("models", "sora", cwd=tmp_path).returncode == 2
     checked = fifo("doctor", cwd=tmp_path)
     assert checked.returncode == 0
     assert b"libx264" in checked.stdout

@@ -62,6 +62,12 @@ def test_a_description_that_older_code_wrote_is_of_the_same_run(memory: str) -> 
     assert Decided.of({k: v for k, v in run.model_dump().items() if k not in later}) == run
 
 
+def test_halves_together_and_little_memory_are_refused_together() -> None:
+    run = Run.of({"prompt": "1", "model": "gauss", "memory": "low", "halves": "together"})
+    with pytest.raises(BadInput, match=r"^halves together .* memory low, .*; leave halves out, or say memory high$"):
+        resolve(run)
+
+
 def test_another_model_is_compiled_as_it_can_be() -> None:
     run = resolve(Run.of({"prompt": "a", "frames": 2})).model_copy(update={"compile": "on"})
     made = Sidecar(

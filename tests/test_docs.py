@@ -38,6 +38,7 @@ def test_the_list_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
     "document",
     [
         "README.md",
+        "docs/README.md",
         "docs/engine.md",
         "docs/start.md",
         "docs/prompts.md",
@@ -46,7 +47,9 @@ def test_the_list_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "docs/ranks.md",
         "docs/batch.md",
         "docs/evaluate.md",
+        "docs/methods.md",
         "docs/speed.md",
+        "docs/wan.md",
         "docs/log.md",
     ],
 )
@@ -56,6 +59,11 @@ def test_the_files_that_documents_name_exist(document: str) -> None:
     named = [str((ROOT / document).parent / path) for path in named]
     named += [str(ROOT / path) for path in re.findall(r"\b((?:benchmarks|tests)/\w+\.py)", text)]
     assert [path for path in named if not Path(path).exists()] == []
+
+
+def test_the_list_of_pages_names_every_page() -> None:
+    named = set(re.findall(r"\]\((\S+?\.md)\)", (ROOT / "docs/README.md").read_text())) - {"../README.md"}
+    assert named == {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
 
 
 def test_the_readme_lists_every_room() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fifo_diffusion.batch.jobs import Job
@@ -24,9 +25,11 @@ from fifo_diffusion.cli import main
 from fifo_diffusion.cli.evaluate import videos
 from fifo_diffusion.cli.generate import generate
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.evaluate import world as worlds
 from fifo_diffusion.evaluate.choosing import choose
 from fifo_diffusion.evaluate.cuts import Cuts
 from fifo_diffusion.evaluate.flow import Motion
+from fifo_diffusion.evaluate.gates import judge_file
 from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge
 from fifo_diffusion.evaluate.known import known
 from fifo_diffusion.evaluate.measure import Bench, mean_and_error, names_of
@@ -45,6 +48,7 @@ from fifo_diffusion.evaluate.world import STEADY, Looking, first_shown
 from fifo_diffusion.sinks import open_sink
 from fifo_diffusion.world.captions import plain, say, understood
 from fifo_diffusion.world.clips import World
+from fifo_diffusion.world.kinds import LARGE
 
 Clip = NDArray[np.uint8]  # (T, H, W, 3)
 
@@ -251,6 +255,21 @@ def test_the_judge_is_held_to_what_was_told_at_each_frame() -> None:
         }
     assert "scene as told" in said
     assert max(said["scene as told"]) == 9 + LOOK - 1  # the second prompt names none
+
+
+def test_each_world_has_its_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by the size; of a world whose judge was not trained nothing is judged."""
+    monkeypatch.setattr(worlds, "folder", lambda: tmp_path)
+    metric, large = worlds.World(), Video("v", (128, 128), prompt="a penguin over candy land")
+    assert "judge-64" in str(metric.missing())
+    judge = Judge(LARGE)
+    judge(torch.zeros(2, LOOK, 3, 128, 128))
+    save_file(judge.state_dict(), judge_file(tmp_path, 128, kind=LARGE))
+    assert metric.missing() is None
+    assert metric.suits(large)
+    assert not metric.suits(Video("v", (128, 128), prompt="a cat on a mat"))
+    assert not metric.suits(Video("v", (64, 64), prompt="a red balloon over the ocean"))
+    assert set(heard(metric.begin(large), noise(LOOK, 128))) == {"subject as told", "scene as told"}
 
 
 def test_a_change_shows_from_the_first_of_some_looks_in_a_row() -> None:

@@ -59,7 +59,8 @@ DOOR = {"__init__", "__main__", "api"}
 ALSO = {("models", "decode"), ("methods", "models"), ("cli", "api"), ("server", "api"), ("batch", "api")}
 HEAVY = {"diffusers", "transformers"}
 MAY_BE_HEAVY = {"models", "training", "evaluate"}
-LIGHT = {"models/__init__.py", "models/base.py", "models/files.py"}  # the other modules of these are loaded when used
+# The other modules of these are loaded when they are used.
+LIGHT = {f"models/{name}.py" for name in ("__init__", "base", "card", "files")}
 
 
 class Import(NamedTuple):

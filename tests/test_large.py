@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from fifo_diffusion import api
 from fifo_diffusion.errors import BadInput, ModelError
-from fifo_diffusion.evaluate.gates import WANTED, base_clips, judge_file
+from fifo_diffusion.evaluate.gates import WANTED, Gate, Sampling, base_clips, drawn, judge_file
 from fifo_diffusion.evaluate.judge import JUDGED, Judge, accuracy, judged
-from fifo_diffusion.models.embedded.model import WEIGHTS, load, load_large
+from fifo_diffusion.evaluate.stream_gates import Found, real_jitter, stream_gates, streams
+from fifo_diffusion.models.embedded.model import WEIGHTS, WEIGHTS_LARGE, load, load_large
 from fifo_diffusion.models.embedded.text import TextEncoder, WordVectors
 from fifo_diffusion.models.embedded.transformer import Spectrum, VideoTransformer, patches
 from fifo_diffusion.schedule import cosine
@@ -26,6 +28,7 @@ from fifo_diffusion.world.art import Sprites
 from fifo_diffusion.world.captions import plain, say, vocabulary
 from fifo_diffusion.world.clips import Caption, World
 from fifo_diffusion.world.kinds import KINDS, LARGE, SMALL
+from fifo_diffusion.world.paraphrases import UNHEARD, can_be_unheard, unheard
 
 RECIPE = Path(recipes.__file__).parent / "large.yaml"
 CPU = torch.device("cpu")
@@ -200,17 +203,31 @@ def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sp
         load(CPU, torch.float32, weights)
     with pytest.raises(ModelError, match=r"--model embedded$"):
         load_large(CPU, torch.float32, str(WEIGHTS))
-    with pytest.raises(ModelError, match="no weights in the package"):
-        load_large(CPU, torch.float32, None)
+    assert load_large(CPU, torch.float32, None).weights != model.weights  # those in the package
     assert "never shown" in model.remarks("a red balloon over a tower")[0]
     with torch.no_grad():
         z = torch.randn(1, 12, 16, 16, 16)
         out = model.denoiser(model.schedule(64, "even"))(z, torch.full((1, 16), 500.0), model.embed(["a pig"]))
     assert out.shape == z.shape
     assert out.isfinite().all()
-    ((caption, clip),) = base_clips(model, sprites, 128, 1, guidance=1.0, steps=1, eta=1.0)
-    assert caption.subject in LARGE.subjects
+    world = World(sprites, 128, kind=LARGE)
+    (asked,) = drawn(world, 1)
+    ((caption, clip),) = base_clips(model, [asked], [plain(asked)], 128, Sampling(1.0, 1, 1.0))
+    assert caption == asked
     assert clip.shape == (16, 128, 128, 3)
+
+    settings = {"model": "embedded-large", "weights": weights, "partitions": 1, "lookahead": "off", "guidance": 1.0}
+    one = list(streams(api.stream, model, Judge(LARGE).eval(), world, tmp_path, count=1, frames=20, settings=settings))
+    assert [len(block) for block in one[0]["right"]] == [1]
+    assert set(one[0]["right"][0][0]) >= {"subject", "scene", "motion"}
+    assert 0 < one[0]["jitter"] < 2
+    (kept,) = (tmp_path / "streams").iterdir()
+    kept.write_text(kept.read_text().replace('"jitter": ', '"jitter": 1'))  # it is read again, not made again
+    again = list(
+        streams(api.stream, model, Judge(LARGE).eval(), world, tmp_path, count=1, frames=20, settings=settings)
+    )
+    assert again[0]["jitter"] > 2
+    assert 0 < real_jitter(world, 1, 4) < 2
 
 
 @pytest.mark.parametrize(
@@ -246,3 +263,68 @@ def test_the_judge_of_each_world_knows_its_values_and_counts_what_is_there(sprit
     told = accuracy(judge, iter([(own_colour, clip), (still, clip)]))
     assert told["colour"] == 1.0  # of the car alone
     assert np.isnan(accuracy(judge, iter([(still, clip)]))["speed"])
+
+
+def test_words_no_caption_held_are_unheard_and_none_is_warned_of() -> None:
+    heard = set(vocabulary(LARGE))
+    assert set(UNHEARD) <= set(LARGE.subjects) | set(LARGE.scenes)
+    for ways in UNHEARD.values():
+        assert all(set(words.split()) - heard for words in ways)
+    rng, world = np.random.default_rng(0), World({}, 128, kind=LARGE)
+    drawn = [caption for _ in range(60) if can_be_unheard(caption := world.draw_caption(rng))]
+    assert 20 < len(drawn) < 60
+    for caption in drawn:
+        said, first = unheard(caption, rng).split(), caption.subject
+        assert any(word in said for words in UNHEARD[first] for word in words.split())
+        assert not set(said) & set(LARGE.subjects[first].words)
+        assert any(all(word in said for word in words.split()) for words in UNHEARD[caption.scene])
+
+
+def test_a_subject_is_asked_for_where_it_was_never_shown() -> None:
+    rng = np.random.default_rng(0)
+    met = {(c.subject, c.scene) for _ in range(3000) if (c := World({}, 128, kind=LARGE).draw_caption(rng))}
+    unmet = {
+        (c.subject, c.scene) for _ in range(300) if (c := World({}, 128, kind=LARGE, unmet=True).draw_caption(rng))
+    }
+    assert unmet == LARGE.unmet
+    assert len(unmet) == len(LARGE.subjects)
+    assert met == {(subject, scene) for subject in LARGE.subjects for scene in LARGE.scenes} - unmet
+
+
+def _stream(shares_of_ten: list[int], jitter: float = 1.0) -> Found:
+    """Ten stretches a block of which so many move as told."""
+    right = [[{"motion": i < count, "subject": True, "scene": True, "colour": True} for i in range(10)]
+             for count in shares_of_ten]  # fmt: skip
+    return {"right": right, "jitter": jitter}
+
+
+def test_stream_gates_find_the_worst_block_a_fall_and_a_flicker() -> None:
+    base = {"motion": 90.0, "subject": 100.0, "scene": 100.0, "colour": 100.0}
+
+    def gates(*seen: Found, real: float = 1.0) -> dict[str, Gate]:
+        told = stream_gates("large", base, seen, real)
+        return {gate.name.removeprefix("streams, "): gate for gate in told}
+
+    steady = gates(_stream([9, 9, 9, 9]), _stream([10, 8, 8, 10]))
+    assert all(gate.passed for gate in steady.values())
+    assert steady["worst 100 frames beside base clips: motion"].value == pytest.approx(-5)
+    assert steady["change over the video at most: motion"].value == pytest.approx(0, abs=1e-9)
+    falling = gates(_stream([10, 9, 9, 8]), _stream([10, 10, 9, 8]))
+    assert not falling["worst 100 frames beside base clips: motion"].passed
+    assert not falling["change over the video at most: motion"].passed
+    assert falling["change over the video at most: scene"].passed
+    flicker = "jitter, off that of real renders by"
+    assert gates(_stream([9, 9], 1.14))[flicker].passed
+    assert not gates(_stream([9, 9], 1.16))[flicker].passed
+    assert not gates(_stream([9, 9], 0.84))[flicker].passed
+    assert "at most 15" in str(steady[flicker])
+    assert "MISSED" in str(gates(_stream([9, 9], 1.16))[flicker])
+
+
+def test_the_weights_in_the_package_are_small_enough_and_of_this_world() -> None:
+    sizes = [file.stat().st_size for file in WEIGHTS_LARGE.iterdir()]
+    assert sum(sizes) < 30e6
+    assert max(sizes) < 16e6
+    model = load_large(CPU, torch.float32, None)
+    assert not model.remarks("a yellow sedan moving left over the seaside")
+    assert "never shown" in model.remarks("a red balloon over a parliament")[0]

@@ -7,12 +7,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import termios
 import time
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Timer
 from typing import IO
@@ -22,27 +21,17 @@ from typer.main import get_command
 
 from fifo_diffusion import api, checkpoint
 from fifo_diffusion.sinks import read_frames
-from test_together import LONG_ENOUGH, SAID, kill, straight, workers
+from test_together import LONG_ENOUGH, SAID, straight
+from torchrun import CABLE, FIFO, TORCHRUN, Job, hosts, kill, latest, no_hosts, start, unplug, until, workers
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-FIFO = ["-m", "fifo_diffusion"]
 SILENCE = "4"  # seconds, more than a loaded machine leaves a process waiting
 OFTEN = ["--checkpoint-every", "0.1s"]
 
 
 @contextmanager
-def torchrun(*command: str, folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def torchrun(*command: str, folder: Path, **environment: str) -> Iterator[Job]:
     """Killed at the end, with all that it started, where it has not ended by itself; and when it hangs."""
-    job = subprocess.Popen(
-        [*TORCHRUN, *command],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        bufsize=0,  # what is read here is not more than was asked for
-    )
+    job = start([*TORCHRUN, *command], folder, environment, subprocess.PIPE)
     hangs = Timer(2 * LONG_ENOUGH, kill, [job])
     hangs.start()
     try:
@@ -52,24 +41,9 @@ def torchrun(*command: str, folder: Path, **environment: str) -> Iterator[subpro
         kill(job)
 
 
-def end(job: subprocess.Popen[bytes]) -> str:
+def end(job: Job) -> str:
     """What it said, once it has ended by itself."""
     return job.communicate(timeout=LONG_ENOUGH)[1].decode()
-
-
-def until(true: Callable[[], object], *jobs: subprocess.Popen[bytes]) -> None:
-    late = time.monotonic() + LONG_ENOUGH
-    while not true():
-        for job in jobs:
-            assert job.poll() is None, job.communicate()[1].decode()
-        assert time.monotonic() < late
-        time.sleep(0.02)
-
-
-def latest(folder: Path) -> int:
-    """The frame of the last checkpoint; -1 where there is none."""
-    run = folder / "a.mp4.run"
-    return max(checkpoint.committed(run), default=-1) if run.is_dir() else -1
 
 
 def free_port() -> str:
@@ -91,8 +65,8 @@ def test_what_torchrun_starts_again_goes_on_as_if_nothing_had_happened(tmp_path:
     with torchrun(
         *ranks, "4", *FIFO, "generate", *SAID, *OFTEN, "--frames", "240", "-o", "a.mp4", folder=tmp_path
     ) as job:
-        until(lambda: latest(tmp_path) > 0, job)
-        os.kill(workers(job.pid)[2], signal.SIGKILL)
+        until(lambda: latest(tmp_path) > 0, [job], LONG_ENOUGH)
+        os.kill(workers(job)[2], signal.SIGKILL)
         said = end(job)
     assert job.returncode == 0, said
     assert "240 frames" in said
@@ -104,8 +78,8 @@ def test_what_torchrun_starts_again_goes_on_as_if_nothing_had_happened(tmp_path:
     shutil.copytree(tmp_path / "a.mp4.run", quiet / "a.mp4.run")
     more = ["--frames", "+160", "--prompt", "3"]
     with torchrun(*ranks, "2", *FIFO, "resume", "a.mp4", *OFTEN, *more, folder=tmp_path) as job:
-        until(lambda: latest(tmp_path) > 260, job)
-        os.kill(workers(job.pid)[0], signal.SIGKILL)
+        until(lambda: latest(tmp_path) > 260, [job], LONG_ENOUGH)
+        os.kill(workers(job)[0], signal.SIGKILL)
         said = end(job)
     assert job.returncode == 0, said
     api.carry_on(str(quiet / "a.mp4"), frames="+160", prompt="3")
@@ -116,8 +90,8 @@ def test_a_rank_that_falls_silent_is_given_up(tmp_path: Path) -> None:
     """Woken again it finds the others gone and ends too; asleep it would be killed by torchrun after 30 s."""
     said = ["--standalone", "--nproc-per-node", "2", *FIFO, "generate", *SAID, *OFTEN]
     with torchrun(*said, "--frames", "4000", "-o", "a.mp4", folder=tmp_path, FIFO_SILENCE=SILENCE) as job:
-        until(lambda: latest(tmp_path) > 0, job)
-        silent = workers(job.pid)[1]
+        until(lambda: latest(tmp_path) > 0, [job], LONG_ENOUGH)
+        silent = workers(job)[1]
         os.kill(silent, signal.SIGSTOP)
         assert job.stderr is not None
         told = next((line for line in iter(job.stderr.readline, b"") if b"error: " in line), b"").decode()
@@ -130,51 +104,21 @@ def test_a_rank_that_falls_silent_is_given_up(tmp_path: Path) -> None:
     goes_on_identically(tmp_path / "a.mp4")
 
 
-@pytest.fixture
-def hosts() -> Iterator[list[str]]:
-    """Two network namespaces with a cable between them: the names of both, which are those of the cable's ends too."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("it takes root and the command ip to make network namespaces")
-    names = [f"fifo{os.getpid() % 100000}{end}" for end in "ab"]
-    try:
-        if subprocess.run(["ip", "netns", "add", names[0]], stderr=subprocess.DEVNULL).returncode:
-            pytest.skip("this machine allows no network namespaces")
-        ip("netns", "add", names[1])
-        ip("link", "add", names[0], "netns", names[0], "type", "veth", "peer", "name", names[1], "netns", names[1])
-        for number, name in enumerate(names, 1):
-            ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", name)
-            ip("-n", name, "link", "set", name, "up")
-            ip("-n", name, "link", "set", "lo", "up")
-        yield names
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL)
-
-
-def ip(*what: str) -> None:
-    subprocess.run(["ip", *what], check=True)
-
-
-def test_a_lost_network_ends_both_hosts(hosts: list[str], tmp_path: Path) -> None:
-    command = [*SAID, *OFTEN, "--frames", "4000", "-o", "a.mp4"]
+def test_a_lost_network_ends_both_hosts(tmp_path: Path) -> None:
+    if (why := no_hosts()) is not None:
+        pytest.skip(why)
+    command = [*FIFO, "generate", *SAID, *OFTEN, "--frames", "4000", "-o", "a.mp4"]
     where = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "10.77.0.1", "--master-port", "29500"]
-    jobs = [
-        subprocess.Popen(
-            ["ip", "netns", "exec", host, *TORCHRUN, *where, "--node-rank", str(rank), *FIFO, "generate", *command],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "FIFO_SILENCE": SILENCE, "GLOO_SOCKET_IFNAME": host},
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        for rank, host in enumerate(hosts)
-    ]
-    try:
-        until(lambda: latest(tmp_path) > 0, *jobs)
-        ip("-n", hosts[1], "link", "set", hosts[1], "down")
+    with hosts() as names, ExitStack() as at_the_end:
+        jobs = []
+        for rank, name in enumerate(names):
+            said = ["ip", "netns", "exec", name, *TORCHRUN, *where, "--node-rank", str(rank), *command]
+            lost = {"FIFO_SILENCE": SILENCE, "GLOO_SOCKET_IFNAME": CABLE}
+            jobs.append(start(said, tmp_path, lost, subprocess.PIPE))
+            at_the_end.callback(kill, jobs[-1])
+        until(lambda: latest(tmp_path) > 0, jobs, LONG_ENOUGH)
+        unplug(names)
         told = [end(job) for job in jobs]
-    finally:
-        for job in jobs:
-            kill(job)
     assert all(job.returncode for job in jobs)
     silent = "error: {}another rank has been silent for longer than FIFO_SILENCE allows; {}"
     assert silent.format("", "a.mp4 is whole") in told[0], told[0]
@@ -186,13 +130,13 @@ def test_what_is_said_saved_and_stopped_on_one_rank_holds_for_all(tmp_path: Path
     """A prompt said live, a checkpoint of what was said, and Ctrl-C to torchrun itself."""
     ranks = ["--standalone", "--nproc-per-node", "2", *FIFO, "generate", "1", *SAID[3:]]
     with torchrun(*ranks, *OFTEN, "--live", "--begin", "noise", "-o", "a.mp4", folder=tmp_path) as job:
-        until(lambda: latest(tmp_path) > 0, job)
+        until(lambda: latest(tmp_path) > 0, [job], LONG_ENOUGH)
         assert job.stdin is not None
         job.stdin.write(b"2\n")
         job.stdin.flush()
-        until(lambda: len(checkpoint.description(tmp_path / "a.mp4.run").run.cues) == 2, job)
+        until(lambda: len(checkpoint.description(tmp_path / "a.mp4.run").run.cues) == 2, [job], LONG_ENOUGH)
         heard = checkpoint.description(tmp_path / "a.mp4.run").run.cues[-1]
-        until(lambda: latest(tmp_path) > heard.at, job)
+        until(lambda: latest(tmp_path) > heard.at, [job], LONG_ENOUGH)
         job.send_signal(signal.SIGINT)
         told = end(job)
     assert heard.prompt == "2"
@@ -209,7 +153,7 @@ def test_a_pause_is_no_silence(tmp_path: Path) -> None:
     with torchrun(*ranks, "--frames", "60", "-o", "-", "-q", folder=tmp_path, FIFO_SILENCE=SILENCE) as job:
         pipe = job.stdout
         assert pipe is not None
-        until(lambda: waiting(pipe) + 64 * 64 * 3 > fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ), job)
+        until(lambda: waiting(pipe) + 64 * 64 * 3 > fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ), [job], LONG_ENOUGH)
         time.sleep(1.5 * float(SILENCE))
         frames, told = job.communicate(timeout=LONG_ENOUGH)
     assert job.returncode == 0, told.decode()

@@ -1,7 +1,6 @@
 """The instruments of docs/method.md, which live in benchmarks/: what they say is so."""
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import exact
 import exact_ideas

@@ -25,6 +25,7 @@ from fifo_diffusion.methods.freenoise import Rescheduled, freenoise
 from fifo_diffusion.methods.genlvideo import genlvideo
 from fifo_diffusion.methods.overlapping import Windowed, even, fused, pyramid, windows
 from fifo_diffusion.methods.plain import plain
+from fifo_diffusion.methods.riflex import slower
 from fifo_diffusion.methods.setting import Setting
 from fifo_diffusion.models.gauss import GaussianVideo
 from fifo_diffusion.noise import SeededNoise
@@ -188,6 +189,28 @@ def test_a_low_pass_leaves_what_never_changes_and_takes_what_always_does() -> No
     assert float(low_pass(restless, 0.25).abs().max()) < 0.01
 
 
+@pytest.mark.parametrize(
+    ("base", "pairs", "window", "repeats", "component", "period"),
+    [(256, 8, 33, 48, 3, 50.3), (10_000, 8, 13, 20, 1, 19.9)],
+    ids=["HunyuanVideo", "CogVideoX"],
+)
+def test_the_component_that_makes_a_network_repeat_itself(
+    base: float, pairs: int, window: int, repeats: int, component: int, period: float
+) -> None:
+    """The published k (from 1 there) and N_k of the networks that its authors ran; slowed only where it comes round."""
+    rates = [base ** (-k / pairs) for k in range(pairs)]
+    assert slower(rates, repeats, window, window) is None
+    assert slower(rates, repeats, window, int(period)) is None
+    for length in (int(period) + 1, 2 * window + 20):
+        turn = slower(rates, repeats, window, length)
+        assert turn is not None
+        assert turn.component == component
+        assert 2 * np.pi / turn.rate == pytest.approx(length / 0.9)
+        assert turn.rate < rates[component]
+    assert slower(rates, 1, window, window) is None  # a short period does not change what was trained
+    assert slower(rates, 1, window, window + 1) is not None
+
+
 # --- through the door ---
 
 
@@ -200,6 +223,8 @@ def test_the_same_seed_is_the_same_video_and_the_sidecar_makes_it_again(tmp_path
     assert api.make(again, "null").frames_sha256 == made.frames_sha256
     assert fifo.generate("-", "null", method=method, **GAUSS, eta=0.5, seed=1).frames_sha256 != made.frames_sha256
     assert fifo.generate("-", "null", method=method, **GAUSS, eta=0.5, batch=1).frames_sha256 == made.frames_sha256
+    other = sidecar.again(told, {"model": "embedded"})
+    assert not {"steps", "stride", "overlap", "repeats"} & {name for name in other if other[name] is not None}
     as_fifo = Run.of(sidecar.again(told, {"method": "fifo"}))
     assert (as_fifo.method, as_fifo.steps, as_fifo.frames) == ("fifo", None, 20)
     with pytest.raises(BadInput, match=f"made by method {method}, which keeps nothing"):
@@ -220,6 +245,23 @@ def test_windowed_attention_in_a_trained_network(method: str) -> None:
     assert len(long) == 24
     assert not np.array_equal(long, make("plain", 24))
     assert not np.array_equal(long, make(method, 24, stride=2))
+
+
+def test_slower_positions_in_a_trained_network() -> None:
+    """Up to a window, and on to the period of the component that is meant, it is plain sampling to the bit."""
+    usual: dict[str, Any] = {"steps": 2, "guidance": 1.0, "eta": 0.0}
+
+    def make(method: str, frames: int, **more: Any) -> np.ndarray[Any, Any]:
+        return np.stack(list(fifo.stream("a red balloon", method=method, frames=frames, **usual, **more)))
+
+    for frames in (5, 16, 24):
+        assert np.array_equal(make("riflex", frames), make("plain", frames))
+    assert np.array_equal(make("riflex", 16, repeats=1), make("plain", 16))
+    long = make("riflex", 40)
+    assert len(long) == 40
+    assert not np.array_equal(long, make("plain", 40))
+    assert np.array_equal(make("riflex", 40, repeats=44), make("plain", 40))
+    assert not np.array_equal(long, make("riflex", 40, repeats=13))
 
 
 def test_an_endless_method_begins_like_its_shorter_one() -> None:
@@ -252,6 +294,15 @@ def test_each_frame_hears_its_own_prompt(method: str) -> None:
         ({"method": "chunked", "overlap": 16}, "at most 15"),
         ({"method": "genlvideo", "stride": 17}, "at most 16"),
         ({"method": "freenoise"}, "windowed in gauss.*use one of embedded"),
+        (
+            {"method": "riflex"},
+            "in time of gauss are not rotary, .* riflex needs; use one of embedded, embedded-large, wan-1.3b, wan-14b$",
+        ),
+        ({"method": "plain", "repeats": 4}, "repeats means nothing to method plain"),
+        (
+            {"method": "plain", "model": "wan-1.3b", "size": (832, 480), "frames": 4094},
+            "frames is 4094, more than the 4093 that wan-1.3b has positions for",
+        ),
         ({"method": "plain", "model": "latte", "size": (512, 512)}, "no windows longer than 16"),
         ({"method": "plain", "clip": "a.mp4"}, "cannot go on from a.mp4"),
         ({"method": "freenose"}, "method is 'freenose'"),

@@ -90,6 +90,8 @@ def test_a_stopped_video_is_made_again_as_it_is_and_changes_unsettle_what_depend
     stopped = made.model_copy(update={"run": made.run.model_copy(update={"frames": 0})})
     assert Run.of(sidecar.again(stopped, {})).frames == 3
     assert "batch" not in sidecar.again(made, {"partitions": 2})
+    low = resolve(Run.of(sidecar.again(made, {"memory": "low"})))
+    assert (made.run.halves, low.halves, low.batch) == ("together", "apart", 1)
     assert resolve(Run.of(sidecar.again(made, {"solver": "2m"}))).eta == 0
     assert resolve(Run.of(sidecar.again(made, {"model": "embedded"}))).size == (64, 64)
 

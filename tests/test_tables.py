@@ -1,17 +1,16 @@
 """The benchmarks of the paper's tables: what they say of videos that are known is so."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import long
 import paired
+import repeats
 from fifo_diffusion.config import Run
 from fifo_diffusion.evaluate.choosing import choose
 from fifo_diffusion.evaluate.evaluation import Asked, evaluate
@@ -95,3 +94,13 @@ def test_drift_is_told_beside_chance(tmp_path: Path) -> None:
     assert rows["growing"]["drift"] == pytest.approx(8.5, abs=0.5)
     assert float(rows["growing"]["drift"]) > 2 * float(rows["steady"]["by chance"])
     assert float(rows["steady"]["drift"]) < 4 * float(rows["steady"]["by chance"])
+
+
+def test_a_video_that_comes_round_is_like_itself_a_period_later() -> None:
+    """What never changes in it does not count, and frames that have nothing to do with each other are not alike."""
+    draw = torch.Generator().manual_seed(0)
+    once, still = torch.randn(12, 500, generator=draw), 9 * torch.ones(500)
+    curve = repeats.alike(once.repeat(4, 1) + still)
+    assert curve[[0, 12, 24]].tolist() == pytest.approx([1, 1, 1])
+    assert float(curve[1:12].abs().max()) < 0.3
+    assert float(repeats.alike(torch.randn(48, 500, generator=draw) + still)[1:40].abs().max()) < 0.2

@@ -5,31 +5,28 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
-from fifo_diffusion import api, checkpoint, decide, sidecar
+from fifo_diffusion import api, decide, sidecar
 from fifo_diffusion.config import Halves, Run
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models.embedded.model import WEIGHTS
 from fifo_diffusion.together import silence
+from torchrun import FIFO, TORCHRUN, Job, kill, latest, start, until, workers
 
 SAID = ["1", "--prompt", "25: 2", "--model", "gauss", "--size", "16x16", "-n", "2", "--eta", "1", "--batch", "1"]
 SAID += ["--halves", "together"]  # three ranks would have them apart, and the file says so
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+RANKS = ["--standalone", "--nproc-per-node"]
 LONG_ENOUGH = 120  # seconds for a job that ends by itself
 
 
-def generate(ranks: int, folder: Path, *more: str, said: Sequence[str] = SAID) -> subprocess.Popen[bytes]:
-    command = [*TORCHRUN, str(ranks), "-m", "fifo_diffusion", "generate", *said, *more, "-o", "a.mp4", "-q"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+def generate(ranks: int, folder: Path, *more: str, said: Sequence[str] = SAID) -> Job:
+    command = [*TORCHRUN, *RANKS, str(ranks), *FIFO, "generate", *said, *more, "-o", "a.mp4", "-q"]
+    return start(command, folder, said=subprocess.PIPE)
 
 
 def straight(frames: int, folder: Path) -> bytes:
@@ -70,7 +67,7 @@ def test_two_ranks_share_one_window_and_the_sidecar_says_how(tmp_path: Path) -> 
         ("together", "high", 8, 16, "together"),
         ("apart", "high", 8, 1, "apart"),
         (None, "low", 8, 1, "apart"),
-        ("together", "low", 8, 1, "apart"),
+        ("apart", "low", 8, 1, "apart"),
         (None, "high", 0, 1, "together"),  # another method
     ],
 )
@@ -84,12 +81,8 @@ def test_halves_are_apart_where_memory_is_low_or_dealing_them_saves_time(
 def test_a_lost_rank_ends_the_job_and_the_video_goes_on_in_one_process(lost: str, tmp_path: Path) -> None:
     job = generate(2, tmp_path, "--frames", "4000", "--checkpoint-every", "0.1s")
     try:
-        until = time.monotonic() + LONG_ENOUGH
-        while not any(checkpoint.committed(tmp_path / "a.mp4.run") if (tmp_path / "a.mp4.run").is_dir() else ()):
-            assert job.poll() is None, "it ended before it was begun"
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        os.kill(workers(job.pid)[lost != "rank 0"], signal.SIGKILL)
+        until(lambda: latest(tmp_path) > 0, [job], LONG_ENOUGH)
+        os.kill(workers(job)[lost != "rank 0"], signal.SIGKILL)
         said = job.communicate(timeout=LONG_ENOUGH)[1].decode()
         assert job.returncode != 0
         # One sentence by one of those that are left; SIGTERM, torchrun's own, may come before they see the loss.
@@ -136,16 +129,14 @@ main()
 def broken(folder: Path, script: str, *said: str, **environment: str) -> tuple[str, str]:
     """What two ranks say that run a script and fail, and torchrun after them."""
     (folder / "broken.py").write_text(script)
-    job = subprocess.run(
-        [*TORCHRUN, "2", "broken.py", "generate", *said, "-o", "a.mp4", "-q"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=LONG_ENOUGH,
-    )
+    command = [*TORCHRUN, *RANKS, "2", "broken.py", "generate", *said, "-o", "a.mp4", "-q"]
+    job = start(command, folder, environment, subprocess.PIPE)
+    try:
+        told = job.communicate(timeout=LONG_ENOUGH)[1].decode()
+    finally:
+        kill(job)
     assert job.returncode != 0
-    own, torchrun = job.stderr.split("ChildFailedError")[0], job.stderr.split("Root Cause")[1]
+    own, torchrun = told.split("ChildFailedError")[0], told.split("Root Cause")[1]
     assert "gloo" not in own
     return own, torchrun
 
@@ -193,22 +184,6 @@ def test_a_host_with_bad_weights_ends_the_job_in_a_sentence(how: str, tmp_path: 
     assert "Traceback" not in own.split("error: ")[0]
     assert re.search(why, summary)
     assert rank_0_tells(f"rank 1 ended with ModelError: {why}", own), own
-
-
-def workers(pid: int) -> list[int]:
-    """The processes that torchrun started, rank 0 first."""
-    children = subprocess.run(["pgrep", "-P", str(pid)], stdout=subprocess.PIPE, text=True).stdout.split()
-    return sorted(map(int, children))
-
-
-def kill(job: subprocess.Popen[bytes]) -> None:
-    """With all that it started; torchrun gives each a process group of its own."""
-    for pid in workers(job.pid) if job.poll() is None else ():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    if job.poll() is None:
-        job.kill()
-        job.wait()
 
 
 def test_the_time_a_silent_rank_is_given_is_settable(monkeypatch: pytest.MonkeyPatch) -> None:

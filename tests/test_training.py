@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fifo_diffusion.evaluate.gates import measure
+from fifo_diffusion.evaluate.gates import Sampling, measure
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
@@ -85,8 +85,8 @@ def test_the_recipe_runs_stops_goes_on_and_exports_a_model_that_loads(sprites: S
 
     export(TOY, tmp_path, tmp_path / "weights")
     model = Embedded(tmp_path / "weights", torch.device("cpu"), torch.float32)
-    gates = list(measure(model, sprites, TOY.size, tmp_path, clips=2, guidance=2.0, steps=2, eta=1.0, judge_steps=2))
-    assert len(gates) == 11
+    gates = list(measure(model, sprites, TOY.size, tmp_path, clips=2, sampling=Sampling(2.0, 2, 1.0), judge_steps=2))
+    assert len(gates) == 16
     assert not all(gate.passed for gate in gates)
 
 

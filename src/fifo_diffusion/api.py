@@ -160,6 +160,7 @@ def make(
             keep_checkpoints=keep_checkpoints,
             watch=watch,
             warn=warn,
+            tell=tell,
             ready=ready,
         )
     folder = _folder(output)
@@ -188,6 +189,7 @@ def carry_on(
     keep_checkpoints: bool = False,
     watch: Watch = unwatched,
     warn: Warn = warnings.warn,
+    tell: Warn = untold,
     ready: Callable[[Session], None] | None = None,
 ) -> Sidecar:
     """Go on with a video from its latest checkpoint; or, with `output`, make another that begins like it.
@@ -195,8 +197,8 @@ def carry_on(
     video: the video, the file under way that a kill left, or the .run folder.  frames, seconds: how long it shall
     be in all, or "+500" for so much more than there is; as was asked for at first where neither is said.  prompt:
     what the frames hear that are not in the queue yet.  at_frame: the other video begins at the latest checkpoint
-    that is not after it.  ready: see `Making`.  Where torchrun started this job's processes anew, what they had begun
-    is gone on with, and the changes are part of that already.
+    that is not after it.  tell hears how it is computed, in a line.  ready: see `Making`.  Where torchrun started this
+    job's processes anew, what they had begun is gone on with, and the changes are part of that already.
 
     Without changes the video comes out as if it had never been stopped, bit for bit on the same machine.
     Raises BadInput when there is nothing to go on with, or it is of another version, model, weights or settings;
@@ -223,7 +225,9 @@ def carry_on(
         before = choose(folder, said, at_frame, warn)
         run = lengthened(said, before, _text(frames), _text(seconds), fork=not own)
         entered = before.checkpoint is not None and before.checkpoint.frame > 0  # the clip is needed no more
-        making = Making(resolve(run, clip_too=not entered), target, said.scale, said.crf, watch, warn, preview, ready)
+        full = resolve(run, clip_too=not entered)
+        tell(told_how(full))
+        making = Making(full, target, said.scale, said.crf, watch, warn, preview, ready)
         making.clip_frames = said.clip_frames
         check_same(said, making.session.model.weights, machine(making.session.run.device), warn)
         return making.write(into, checkpoint_every, keep_checkpoints, before, said if own else None, prompt)

@@ -22,9 +22,9 @@ from pydantic import (
 
 from fifo_diffusion.errors import BadInput
 
-Method = Literal["fifo", "plain", "chunked", "genlvideo", "freenoise", "freelong"]
+Method = Literal["fifo", "plain", "chunked", "genlvideo", "freenoise", "freelong", "riflex"]
 OF_FIFO = ("partitions", "lookahead", "solver", "start", "frames_per_level", "guidance_levels")  # what only FIFO has
-OF_OTHERS = ("steps", "stride", "overlap")  # what only the methods that it is compared with have
+OF_OTHERS = ("steps", "stride", "overlap", "repeats")  # what only the methods that it is compared with have
 
 
 def _part_of_a_window(lookahead: str) -> str:
@@ -106,6 +106,7 @@ class Run(_Settings):
     steps: Annotated[int, Field(ge=1)] | None = None  # noise levels of the other methods; FIFO has window x partitions
     stride: Annotated[int, Field(ge=1)] | None = None  # genlvideo, freenoise, freelong: between windows
     overlap: Annotated[int, Field(ge=0)] | None = None  # chunked: frames that a clip takes over
+    repeats: Annotated[int, Field(ge=1)] | None = None  # riflex: latent frames after which the network repeats itself
     partitions: Annotated[int, Field(ge=1, le=64)] | None = None
     lookahead: Lookahead | None = None
     frames_per_level: Annotated[int, Field(ge=1)] = 1  # that leave together; above 1 faster, and not the same

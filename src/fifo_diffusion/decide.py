@@ -12,6 +12,7 @@ from fifo_diffusion.config import Decided, Halves, Run
 from fifo_diffusion.devices import choose_compile, choose_device, choose_dtype, memory_of
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.groups import check_split
+from fifo_diffusion.models.card import Card
 from fifo_diffusion.models.lora import find_lora
 from fifo_diffusion.sources import Clip
 from fifo_diffusion.together import together
@@ -60,7 +61,7 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     windows = 0 if plan is None else len(plan.windows)
     decided = decided.model_copy(update={"halves": _halves(run.halves, decided.memory, windows, ranks // run.split)})
     card.check_weights(decided.weights)
-    card.check_lora(decided.lora)
+    models.check_lora(card, decided.lora)
     for given in decided.lora:
         find_lora(given)
     card.check_size(decided.size)
@@ -80,18 +81,25 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
 def _halves(said: Halves | None, memory: str, windows: int, groups: int) -> Halves:
     """Guidance's halves: apart where memory is low, else as was said, else together unless dealing them saves time:
     fewer evaluations of the network, one after the other, for the groups of ranks that have the most.
+
+    Raises BadInput where they are to be together and memory is low.
     """
     if memory == "low":
+        if said == "together":
+            raise BadInput(
+                "halves together computes both halves of guidance at once, and memory low, given or chosen for a small "
+                "GPU, one after the other; leave halves out, or say memory high"
+            )
         return "apart"
     return said or ("apart" if ceil(2 * windows / groups) < 2 * ceil(windows / groups) else "together")
 
 
-def _with_clip(run: Decided, card: models.Card) -> Decided:
+def _with_clip(run: Decided, card: Card) -> Decided:
     """The run with the hash of its clip.  Raises BadInput for a clip that cannot be used, or is not the one meant."""
     clip = clip_of(run)
     if clip is None:
         return run
-    card.check_encoder()
+    models.check_encoder(card)
     if run.start != "clip":
         raise BadInput(f"start {run.start} was given with the clip {clip.path}, which is the start; leave one out")
     clip.check()
@@ -107,7 +115,7 @@ def clip_of(run: Decided) -> Clip | None:
     return None if run.clip is None else Clip(Path(run.clip), run.size, run.fps)
 
 
-def _room(card: models.Card, size: tuple[int, int], dtype: str, gib: float | None, split: int = 1) -> int:
+def _room(card: Card, size: tuple[int, int], dtype: str, gib: float | None, split: int = 1) -> int:
     """How many windows of this model, each with its guidance, fit into the memory at once; 0 where none does."""
     need = card.memory
     if need is None or gib is None:

@@ -50,6 +50,13 @@ class Temporal(Protocol):
         ...
 
 
+class Turn(NamedTuple):
+    """One component of rotary positions in time, and how fast it is to turn instead of as it was trained to."""
+
+    component: int  # from 0, in the network's own order
+    rate: float  # radians a latent frame
+
+
 @runtime_checkable
 class SharedDenoiser(Denoiser, Protocol):
     """A denoiser that computes once what windows have in common whatever they hear."""

@@ -33,7 +33,7 @@ from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.overlap import beside
 from fifo_diffusion.preview import Preview, Queue
 from fifo_diffusion.prompts import Table
-from fifo_diffusion.protocols import Decoder
+from fifo_diffusion.protocols import Decoder, Turn
 from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.sources import Clip
 from fifo_diffusion.together import Together, together
@@ -120,9 +120,11 @@ class Session:
             return self.run
         return self.run.model_copy(update={"prompt": cues[0].prompt, "cues": cues})
 
-    def _dealing(self, schedule: NoiseSchedule) -> Dealing:
+    def _dealing(self, schedule: NoiseSchedule, turn: Turn | None = None) -> Dealing:
+        """turn: what of its positions in time turns otherwise."""
         timed = partial(self.meter.around, "network", device=self.model.device)
-        return Dealing(self.run, self.model.denoiser(schedule), timed, self.group, self.meter)
+        network = self.model.denoiser(schedule) if turn is None else self.model.turning(turn)
+        return Dealing(self.run, network, timed, self.group, self.meter)
 
     @cached_property
     def engine(self) -> Engine:
@@ -191,7 +193,7 @@ class Session:
         assert run.steps is not None
         schedule = model.schedule(run.steps, run.levels)
         setting = Setting(
-            execute=self._dealing(schedule).alone,
+            execute=self._dealing(schedule, methods.turn(run, card, model.rates)).alone,
             schedule=schedule,
             condition=self.prompts,
             noise=SeededNoise(run.seed),
@@ -199,8 +201,7 @@ class Session:
             eta=run.eta,
             watch=partial(self.watch, "sampling"),
         )
-        length = 1 + -(-(run.frames - 1) // card.frames_per_latent)
-        return self.meter.each("iteration", methods.sample(run, setting, length), model.device)
+        return self.meter.each("iteration", methods.sample(run, setting, card.latents(run.frames)), model.device)
 
     def latents(self, state: State) -> Iterator[Tensor]:
         """Chunks (1, C, k, H, W) without end, the run-in left out.  Raises NotFinite."""

@@ -57,6 +57,7 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
             "compile",
             "size",
             "fps",
+            *OF_OTHERS,
             "partitions",
             "lookahead",
             "eta",
@@ -67,7 +68,7 @@ def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
         settings = {name: value for name, value in settings.items() if name not in of_the_model}
     if "prompt" in said:
         settings.pop("cues")  # they go on from the prompt that was
-    if {"partitions", "lookahead"} & said.keys():
+    if {"partitions", "lookahead", "memory"} & said.keys():
         settings = {name: value for name, value in settings.items() if name not in ("batch", "halves")}
     if "clip" in said:
         settings.pop("clip_sha256", None)

@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fifo_diffusion.errors import BadInput, ModelError
-from fifo_diffusion.models import causal_vae
-from fifo_diffusion.models.causal_vae import PUBLISHED, CausalConv3d, CausalVAE, ChunkedDecoder, _tiled
+from fifo_diffusion.models import causal_vae_layers
+from fifo_diffusion.models.causal_vae import CausalVAE, ChunkedDecoder
+from fifo_diffusion.models.causal_vae_layers import CausalConv3d
+from fifo_diffusion.models.causal_vae_shape import PUBLISHED
+from fifo_diffusion.models.tiles import tiled
 
 TINY = {**PUBLISHED, "hidden_size": 32, "hidden_size_mult": [1, 1, 2, 2]}
 
@@ -144,7 +147,7 @@ def test_a_convolution_in_pieces_is_the_convolution(monkeypatch: pytest.MonkeyPa
         conv, x = CausalConv3d(4, 6, kernel).double(), noise(2, 4, 7, 3, 5)
         whole = conv(x)
         for frames in (1, 2, 3):
-            monkeypatch.setattr(causal_vae, "_MOST", frames * 2 * 4 * 3 * 5 + 1)
+            monkeypatch.setattr(causal_vae_layers, "MOST", frames * 2 * 4 * 3 * 5 + 1)
             torch.testing.assert_close(conv(x), whole)
         monkeypatch.undo()
 
@@ -232,7 +235,7 @@ def test_tiles_of_what_is_the_same_everywhere_fit_without_a_seam(height: int, wi
         return z.repeat_interleave(8, dim=3).repeat_interleave(8, dim=4)
 
     x = noise(1, 2, 2, height, width)
-    torch.testing.assert_close(_tiled(enlarge, x, 8, 8), x.repeat_interleave(8, dim=3).repeat_interleave(8, dim=4))
+    torch.testing.assert_close(tiled(enlarge, x, 8, 8), x.repeat_interleave(8, dim=3).repeat_interleave(8, dim=4))
 
 
 def test_a_tiled_picture_goes_over_from_tile_to_tile() -> None:
@@ -242,7 +245,7 @@ def test_a_tiled_picture_goes_over_from_tile_to_tile() -> None:
     def count(z: Tensor) -> Tensor:
         return torch.full((1, 1, 1, z.shape[3] * 8, z.shape[4] * 8), float(next(number)))
 
-    row = _tiled(count, noise(1, 4, 1, 8, 14), 8, 8)[0, 0, 0, 0]
+    row = tiled(count, noise(1, 4, 1, 8, 14), 8, 8)[0, 0, 0, 0]
     assert row.tolist() == [0.0] * 48 + [i / 16 for i in range(16)] + [1.0] * 48
 
 

@@ -10,15 +10,12 @@ import torch
 from safetensors.torch import save_file
 from tiny_parts import scramble, write_autoencoder
 
+import ucf101
 from fifo_diffusion.evaluate.frechet import Moments, frechet
 from fifo_diffusion.evaluate.networks import obtain
 from fifo_diffusion.evaluate.networks.published import PUBLISHED
 from fifo_diffusion.models.latte_classes import CLASSES, ClassLatte
 from fifo_diffusion.sinks import open_sink
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import ucf101
 
 
 def tiny_latte(folder: Path) -> Path:

@@ -219,3 +219,26 @@ def test_relatives_and_other_schedulers_are_refused(weights: str, tmp_path: Path
 def test_the_papers_table_is_refused(model: Wan) -> None:
     with pytest.raises(BadInput, match="levels even"):
         model.schedule(63, "paper")
+
+
+def test_slower_positions_leave_the_network_as_it_was(weights: str) -> None:
+    """Through a session: of 21 latents it is plain sampling, of 24 not, and what the network holds does not change."""
+
+    def make(method: str, latents: int) -> tuple[Tensor, Wan]:
+        decided = run(weights, method=method, partitions=None, lookahead=None, steps=2, frames=1 + 4 * (latents - 1))
+        session = Session(decided)
+        video = torch.cat(list(session.sampled()), dim=2)
+        assert isinstance(session.model, Wan)
+        return video, session.model
+
+    (short, _), (long, model) = make("riflex", 21), make("riflex", 24)
+    assert long.shape[2] == 24
+    assert torch.equal(short, make("plain", 21)[0])
+    assert not torch.equal(long, make("plain", 24)[0])
+    fresh = load(weights).network
+    for now, then in ((model.network.state_dict(), fresh.state_dict()), *_buffers(model.network, fresh)):
+        assert all(torch.equal(now[name], then[name]) for name in then)
+
+
+def _buffers(*nets: Any) -> list[tuple[dict[str, Tensor], ...]]:
+    return [tuple(dict(net.named_buffers()) for net in nets)]

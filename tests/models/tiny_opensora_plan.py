@@ -16,7 +16,8 @@ from tiny_parts import scramble, silenced, write_t5
 from torch import Tensor
 
 from fifo_diffusion.models.base import Model
-from fifo_diffusion.models.causal_vae import PUBLISHED, CausalVAE
+from fifo_diffusion.models.causal_vae import CausalVAE
+from fifo_diffusion.models.causal_vae_shape import PUBLISHED
 from fifo_diffusion.protocols import Cond
 
 TRANSFORMER_CONFIG: dict[str, Any] = {  # 65x512x512/config.json; the larger network says 56

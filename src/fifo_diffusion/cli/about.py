@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from fifo_diffusion.cli.app import app
+
+if TYPE_CHECKING:
+    from fifo_diffusion.models.card import Card
 
 
 @app.command()
@@ -17,7 +20,7 @@ def info(
         str, typer.Argument(help="A video, a picture, or a folder of them, that fifo made.", metavar="VIDEO")
     ],
 ) -> None:
-    """Print the prompt, seed and settings that a video was made with, from the video itself or the .json beside it."""
+    """Tell the prompt, seed and settings that a video was made with."""
     from fifo_diffusion.api import told
 
     out = Console(highlight=False)
@@ -26,50 +29,65 @@ def info(
 
 
 @app.command()
-def models() -> None:
+def models(
+    name: Annotated[
+        str | None, typer.Argument(help="Only this one, with what it reached where that was measured.", metavar="MODEL")
+    ] = None,
+) -> None:
     """List the models, what they need, and the settings they are run with unless you say otherwise."""
+    from fifo_diffusion.models import MODELS, card
+
+    out = Console()
+    for one in MODELS.values() if name is None else (card(name),):
+        _describe(one, out, scored=name is not None)
+
+
+def _describe(card: Card, out: Console, scored: bool) -> None:
+    """scored: list the plans that were measured; else say that there are some."""
     from fifo_diffusion.config import Run
     from fifo_diffusion.methods import METHODS, lacks
-    from fifo_diffusion.models import MODELS
     from fifo_diffusion.models.scores import scores
 
-    out, default = Console(), Run.model_fields["model"].default
-    for card in MODELS.values():
-        size = f"{card.size[0]}x{card.size[1]} pixels" + (" or any other size" if card.any_size else "")
-        name = f"[bold]{card.name}[/]" + (" (the default)" if card.name == default else "")
-        out.print(f"{name}  {card.summary}", soft_wrap=True)
-        out.print(f"    needs    {card.needs}", soft_wrap=True)
-        larger = "" if card.scale == 1 else f", shown {card.scale} times larger"
-        out.print(f"    video    {size}{larger}, {card.fps:g} frames a second", soft_wrap=True)
-        out.print(f"    clips    {'goes on from them (fifo extend)' if card.encoder else 'cannot go on from them'}")
+    size = f"{card.size[0]}x{card.size[1]} pixels" + (" or any other size" if card.any_size else "")
+    default = " (the default)" if card.name == Run.model_fields["model"].default else ""
+    out.print(f"[bold]{card.name}[/]{default}  {card.summary}", soft_wrap=True)
+    out.print(f"    needs    {card.needs}", soft_wrap=True)
+    larger = "" if card.scale == 1 else f", shown {card.scale} times larger"
+    out.print(f"    video    {size}{larger}, {card.fps:g} frames a second", soft_wrap=True)
+    out.print(f"    clips    {'goes on from them (fifo extend)' if card.encoder else 'cannot go on from them'}")
+    out.print(
+        f"    method   windows of {card.window} frames, partitions {card.partitions}, lookahead {card.lookahead}, "
+        f"eta {card.eta:g}, guidance {card.guidance:g}",
+        soft_wrap=True,
+    )
+    able = ", ".join(["fifo", *(kind.name for kind in METHODS.values() if lacks(kind, card) is None)])
+    out.print(f"    methods  {able}", soft_wrap=True)
+    if (need := card.memory) is not None:
         out.print(
-            f"    method   windows of {card.window} frames, partitions {card.partitions}, lookahead {card.lookahead}, "
-            f"eta {card.eta:g}, guidance {card.guidance:g}",
+            f"    memory   {need.least():.1f} GiB on a GPU in half precision with --memory low, "
+            f"{need.most(1):.1f} with high and --batch 1, {2 * need.window:.1f} more for each further window "
+            "(counted, not measured)",
             soft_wrap=True,
         )
-        able = ", ".join(["fifo", *(kind.name for kind in METHODS.values() if lacks(kind, card) is None)])
-        out.print(f"    methods  {able}", soft_wrap=True)
-        if (need := card.memory) is not None:
-            out.print(
-                f"    memory   {need.least():.1f} GiB on a GPU in half precision with --memory low, "
-                f"{need.most(1):.1f} with high and --batch 1, {2 * need.window:.1f} more for each further window "
-                "(counted, not measured)",
-                soft_wrap=True,
-            )
-        if plans := scores(card.name, card.size):
-            out.print(
-                "    scores   of plans that were measured (docs/method.md), ± the standard error: how much shows of "
-                "what was told; distance from the model's own clips; flicker (that of real renders)",
-                soft_wrap=True,
-            )
-        for plan in plans:
-            out.print(
-                f"             {plan.flags:<46}  told {plan.told:3.0f} %, "
-                f"distance {plan.distance:4.1f} ±{plan.distance_error:.1f} ‰, flicker {plan.flicker:.2f} "
-                f"±{plan.flicker_error:.2f} ({plan.real_flicker:.2f}), {plan.streams} streams, {plan.date}",
-                soft_wrap=True,
-                highlight=False,
-            )
+    plans = scores(card.name, card.size)
+    if plans and not scored:
+        out.print(f"    scores   {len(plans)} plans were measured: fifo models {card.name}", highlight=False)
+    if not plans or not scored:
+        return
+    out.print(
+        "    scores   of plans that were measured (docs/method.md), ± the standard error: how much shows of "
+        "what was told; distance from the model's own clips; flicker (that of real renders)",
+        soft_wrap=True,
+    )
+    widest = max(len(plan.flags) for plan in plans)
+    for plan in plans:
+        out.print(
+            f"             {plan.flags:<{widest}}  told {plan.told:3.0f} %, "
+            f"distance {plan.distance:4.1f} ±{plan.distance_error:.1f} ‰, flicker {plan.flicker:.2f} "
+            f"±{plan.flicker_error:.2f} ({plan.real_flicker:.2f}), {plan.streams} streams, {plan.date}",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 @app.command()

@@ -31,7 +31,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.", metavar="")
     ] = False,
 ) -> None: ...
 
@@ -39,6 +39,11 @@ def _root(
 def option(says: str, *flags: str, panel: str | None = None) -> Any:
     """An option that has a default only in words; where it says none, it is the model's (`fifo models`)."""
     return typer.Option(*flags, help=says, show_default=False, rich_help_panel=panel)
+
+
+def flag(says: str, *flags: str, panel: str | None = None) -> Any:
+    """An option that takes no value; typer would show it with a <bool> behind it."""
+    return typer.Option(*flags, help=says, metavar="", show_default=False, rich_help_panel=panel)
 
 
 OUTPUT = "name.mp4, .webm, .gif or .webp, a folder/ for PNGs, or - for raw RGB on stdout (default: after the prompt)."

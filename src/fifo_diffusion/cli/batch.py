@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fifo_diffusion.cli.app import app, console, option
+from fifo_diffusion.cli.app import app, console, flag, option
 from fifo_diffusion.cli.running import seconds_of
 from fifo_diffusion.errors import BadInput
 
@@ -41,7 +41,7 @@ def batch(
     ] = None,
     tries: Annotated[int, option("How often a job is begun when its workers die (default: 3).")] = 3,
     checkpoint_every: Annotated[str, option(_EVERY)] = "30s",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what failed.")] = False,
+    quiet: Annotated[bool, flag("Say only what failed.", "--quiet", "-q")] = False,
 ) -> None:
     """Make the videos of a list, on this machine's devices or on a Ray cluster.
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from fifo_diffusion.cli.app import app, console, option
+from fifo_diffusion.cli.app import app, console, flag, option
 from fifo_diffusion.cli.generate import _size, generate
 from fifo_diffusion.errors import BadInput
 
@@ -33,8 +33,8 @@ _MAKING = "Making the videos (flags of fifo generate)"
 _making = partial(option, panel=_MAKING)
 _LENT = (
     "model", "weights", "lora", "frames", "seed", "negative_prompt", "size", "fps", "scale", "crf", "method", "steps",
-    "stride", "overlap", "partitions", "frames_per_level", "lookahead", "guidance", "guidance_levels", "eta", "solver",
-    "levels", "start", "dtype", "batch", "memory", "halves", "compile",
+    "stride", "overlap", "repeats", "partitions", "frames_per_level", "lookahead", "guidance", "guidance_levels", "eta",
+    "solver", "levels", "start", "dtype", "batch", "memory", "halves", "compile",
 )  # fmt: skip
 
 
@@ -78,13 +78,13 @@ def videos(
     ] = None,
     vbench: Annotated[
         bool,
-        typer.Option("--vbench", help="VBench's custom-video dimensions too, by its own package.", show_default=False),
+        flag("VBench's custom-video dimensions too, by its own package.", "--vbench"),
     ] = False,
     clip: Annotated[
         Path | None, option("A CLIP's folder, for how well frames show their prompt (or FIFO_CLIP in the environment).")
     ] = None,
     device: Annotated[str | None, option("auto, cpu, cuda, cuda:1, mps (default: auto).")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line and no table.")] = False,
+    quiet: Annotated[bool, flag("No progress line and no table.", "--quiet", "-q")] = False,
     prompts: Annotated[
         Path | None, _making("A prompt a line, or a job a line as in fifo batch; makes a video of each and seed.")
     ] = None,
@@ -92,9 +92,7 @@ def videos(
     videos: Annotated[
         Path | None, _making("The folder for the videos (default: NAME.videos); what is finished there is kept.")
     ] = None,
-    png: Annotated[
-        bool, typer.Option("--png", help="Folders of PNG, exact pixels, not mp4.", rich_help_panel=_MAKING)
-    ] = False,
+    png: Annotated[bool, flag("Folders of PNG, exact pixels, not mp4.", "--png", panel=_MAKING)] = False,
     **said: Any,
 ) -> None:
     """Measure videos, and write the findings as JSON and as a page with plots and contact sheets.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,17 +12,24 @@ from rich.console import Console
 
 from fifo_diffusion.cli.app import console, option
 from fifo_diffusion.cli.evaluate import evaluation
-from fifo_diffusion.errors import OutputError
+from fifo_diffusion.errors import BadInput, OutputError
 
 
 @evaluation.command("gates")
 def gates(
     folder: Annotated[Path | None, option("Where the art and the trained judge are kept (default: the cache).")] = None,
-    weights: Annotated[Path | None, option("The weights to judge (default: the shipped ones).")] = None,
+    model: Annotated[
+        str, option("The model whose shipped weights are judged: embedded or embedded-large.")
+    ] = "embedded",
+    weights: Annotated[Path | None, option("Other weights to judge, of either world.")] = None,
     clips: Annotated[int, option("Base clips to sample (default: 64).")] = 64,
     guidance: Annotated[float | None, option("Guidance scale (default: the model's).")] = None,
     steps: Annotated[int | None, option("Noise levels (default: as many as FIFO has).")] = None,
     eta: Annotated[float | None, option("Fresh noise while denoising, from 0 to 1 (default: the model's).")] = None,
+    streams: Annotated[
+        int, option("FIFO streams to judge too, each a prompt of its own; 32 are the gate, and take hours.")
+    ] = 0,
+    frames: Annotated[int, option("Frames of a stream (default: 1000).")] = 1000,
     threads: Annotated[int | None, option("CPU threads (default: all).")] = None,
 ) -> None:
     """Measure the embedded model: what of its base clips a judge gets to see that was trained on real renders only.
@@ -33,10 +41,14 @@ def gates(
     """
     import torch
 
-    from fifo_diffusion.evaluate.gates import measure
+    from fifo_diffusion import api
+    from fifo_diffusion.evaluate.gates import BASE, Gate, Sampling, measure, trained_judge
+    from fifo_diffusion.evaluate.stream_gates import real_jitter, stream_gates
+    from fifo_diffusion.evaluate.stream_gates import streams as judged_streams
     from fifo_diffusion.evaluate.world import folder as kept
     from fifo_diffusion.models import card
-    from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
+    from fifo_diffusion.models.embedded.model import WEIGHTS, WEIGHTS_LARGE, Embedded
+    from fifo_diffusion.world.clips import World
     from fifo_diffusion.world.kinds import KINDS
 
     own, out = card("embedded"), Console(highlight=False)
@@ -46,24 +58,44 @@ def gates(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}); name another, --folder") from error
-    model = Embedded(weights or WEIGHTS, torch.device("cpu"), torch.float32)
-    kind = KINDS[model.world]
+    shipped = {"embedded": WEIGHTS, "embedded-large": WEIGHTS_LARGE}
+    if model not in shipped:
+        raise BadInput(f"model {model!r} has no gates; those that have are {', '.join(shipped)}")
+    network = Embedded(weights or shipped[model], torch.device("cpu"), torch.float32)
+    kind = KINDS[network.world]
     sprites = kind.load_sprites(kind.fetch(folder / "art"), kind.size)
-    found = []
+    sampling = Sampling(
+        own.guidance if guidance is None else guidance,
+        own.window * own.partitions if steps is None else steps,
+        own.eta if eta is None else eta,
+    )
+    found: list[Gate] = []
+
+    def tell(gates: Iterable[Gate]) -> None:
+        for gate in gates:
+            out.print(gate)
+            found.append(gate)
+
     console.print("[dim]the judge is trained first where it is not there yet[/]")
-    for gate in measure(
-        model,
-        sprites,
-        kind.size,
-        folder,
-        clips=clips,
-        guidance=own.guidance if guidance is None else guidance,
-        steps=own.window * own.partitions if steps is None else steps,
-        eta=own.eta if eta is None else eta,
-    ):
-        wanted = "" if gate.wanted is None else f"  wanted {gate.wanted:g}  {'passed' if gate.passed else 'MISSED'}"
-        out.print(f"{gate.name:40} {gate.value:7.2f} {gate.unit:3}{wanted}")
-        found.append(gate)
+    tell(measure(network, sprites, kind.size, folder, clips=clips, sampling=sampling))
+    if streams:
+        world = World(sprites, kind.size, kind=kind)
+        base = {gate.name.removeprefix(BASE): gate.value for gate in found if gate.name.startswith(BASE)}
+        settings = {"model": kind.model, "weights": weights and str(weights), "guidance": sampling.guidance}
+        made = []
+        for one in judged_streams(
+            api.stream,
+            network,
+            trained_judge(sprites, kind.size, folder, kind=kind),
+            world,
+            folder,
+            count=streams,
+            frames=frames,
+            settings={**settings, "eta": sampling.eta},
+        ):
+            made.append(one)
+            console.print(f"[dim]{len(made)} of {streams} streams are judged[/]")
+        tell(stream_gates(kind.name, base, made, real_jitter(world, streams, 2 * own.window)))
     typer.echo(json.dumps({gate.name: round(gate.value, 3) for gate in found}))
     if not all(gate.passed for gate in found):
         raise typer.Exit(1)

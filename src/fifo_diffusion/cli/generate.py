@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from fifo_diffusion.cli.app import EVERY, KEEP, OUTPUT, app, option
+from fifo_diffusion.cli.app import EVERY, KEEP, OUTPUT, app, flag, option
 from fifo_diffusion.cli.running import run_watched, seconds_of, tell
 from fifo_diffusion.errors import BadInput, FifoError
 
@@ -46,13 +46,11 @@ def generate(
     clip: Annotated[
         str | None, option("Go on from this video, picture or folder of pictures (see `fifo extend`).")
     ] = None,
-    only_new: Annotated[
-        bool, typer.Option("--only-new", help="With a clip: leave its own frames out of the file.", show_default=False)
-    ] = False,
+    only_new: Annotated[bool, flag("With a clip: leave its own frames out of the file.", "--only-new")] = False,
     preview: Annotated[
         str | None, option("Picture of the whole queue, rewritten as it moves: name.png or .jpg.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line and no summary.")] = False,
+    quiet: Annotated[bool, flag("No progress line and no summary.", "--quiet", "-q")] = False,
     frames: Annotated[int | None, _video("How many; 0 goes on until Ctrl-C (default: 10 seconds).")] = None,
     seconds: Annotated[float | None, _video("How long, instead of --frames.")] = None,
     seed: Annotated[int | None, _video("The same seed is the same video (default: 0).")] = None,
@@ -68,16 +66,18 @@ def generate(
     blend: Annotated[str | None, _story("Frames (10) or seconds (1s) over which prompts change (default: 0).")] = None,
     live: Annotated[
         bool,
-        typer.Option(
-            "--live", help="Take new prompts from stdin, a line each; --frames is then 0.", rich_help_panel="Story"
-        ),
+        flag("Take new prompts from stdin, a line each; --frames is then 0.", "--live", panel="Story"),
     ] = False,
     method: Annotated[
-        str | None, _method("fifo, or to compare with: plain, chunked, genlvideo, freenoise, freelong (default: fifo).")
+        str | None,
+        _method("fifo, or to compare with: plain, chunked, genlvideo, freenoise, freelong, riflex (default: fifo)."),
     ] = None,
     steps: Annotated[int | None, _method("Noise levels of the other methods (default: as many as FIFO has).")] = None,
     stride: Annotated[int | None, _method("genlvideo, freenoise, freelong: from one window to the next.")] = None,
     overlap: Annotated[int | None, _method("chunked: frames that each clip takes over from the last.")] = None,
+    repeats: Annotated[
+        int | None, _method("riflex: latent frames after which the network repeats itself (default: the model's).")
+    ] = None,
     partitions: Annotated[
         int | None, _method("Windows the queue is cut into: more is slower and finer.", "--partitions", "-n")
     ] = None,
@@ -110,7 +110,7 @@ def generate(
         str | None, _machine("Guidance's halves: together, or apart, which ranks can share (last bits differ).")
     ] = None,
     checkpoint_every: Annotated[str, _stopping(EVERY)] = "30s",
-    keep_checkpoints: Annotated[bool, _stopping(KEEP, "--keep-checkpoints")] = False,
+    keep_checkpoints: Annotated[bool, flag(KEEP, "--keep-checkpoints", panel="Stopping and going on")] = False,
 ) -> None:
     """Make a video from a prompt, of any length, in constant memory.
 
@@ -126,10 +126,10 @@ def generate(
     said: dict[str, Any] = {
         "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "weights": weights, "frames": frames,
         "seed": seed, "size": None if size is None else _size(size), "fps": fps,
-        "method": method, "steps": steps, "stride": stride, "overlap": overlap, "partitions": partitions,
-        "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver, "levels": levels, "start": start,
-        "device": device, "dtype": dtype, "batch": batch, "split": split, "memory": memory, "halves": halves,
-        "compile": compile,
+        "method": method, "steps": steps, "stride": stride, "overlap": overlap, "repeats": repeats,
+        "partitions": partitions, "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver,
+        "levels": levels, "start": start, "device": device, "dtype": dtype, "batch": batch, "split": split,
+        "memory": memory, "halves": halves, "compile": compile,
         "lora": lora or None, "clip": clip, "frames_per_level": frames_per_level, "guidance_levels": guidance_levels,
     }  # fmt: skip
     said = {name: value for name, value in said.items() if value is not None}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fifo_diffusion.cli.app import EVERY, KEEP, app, option
+from fifo_diffusion.cli.app import EVERY, KEEP, app, flag, option
 from fifo_diffusion.cli.running import run_watched, seconds_of, tell
 from fifo_diffusion.errors import BadInput
 
@@ -33,9 +33,9 @@ def resume(
         int | None,
         option("The other video begins at the latest checkpoint that is not after this frame."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress line and no summary.")] = False,
+    quiet: Annotated[bool, flag("No progress line and no summary.", "--quiet", "-q")] = False,
     checkpoint_every: Annotated[str, option(EVERY, "--checkpoint-every")] = "30s",
-    keep_checkpoints: Annotated[bool, option(KEEP, "--keep-checkpoints")] = False,
+    keep_checkpoints: Annotated[bool, flag(KEEP, "--keep-checkpoints")] = False,
 ) -> None:
     """Go on with a video that was stopped or killed, make a finished one longer, or fork one.
 
@@ -70,6 +70,7 @@ def resume(
             keep_checkpoints=keep_checkpoints,
             watch=progress,
             warn=progress.warn,
+            tell=progress.tell,
         ),
     )
     if not quiet:

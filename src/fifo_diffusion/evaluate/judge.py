@@ -5,7 +5,7 @@ Trained on real renders only, checked on held-out scenes, and only then let near
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Judge(nn.Module):
 
     def __init__(self, kind: Kind = SMALL) -> None:
         super().__init__()
-        self.judged = judged(kind)
+        self.kind, self.judged = kind, judged(kind)
         layers: list[nn.Module] = []
         for before, after, side in ((3 * LOOK, 48, 5), (48, 96, 3), (96, 144, 3), (144, 192, 3)):
             layers += [
@@ -59,10 +59,7 @@ class Judge(nn.Module):
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         """(B, LOOK, 3, H, W) in [-1, 1] -> by attribute (B, values)"""
-        frames = frames.flatten(1, 2)
-        if frames.shape[-1] > SEEN:
-            frames = avg_pool2d(frames, frames.shape[-1] // SEEN)
-        features = self.trunk(frames)
+        features = self.trunk(_seen(frames.flatten(1, 2)))
         return {name: head(features) for name, head in self.heads.items()}
 
     @torch.no_grad()
@@ -71,6 +68,11 @@ class Judge(nn.Module):
         x = to_pixels(clip)
         scores = self(torch.stack([x[i : i + LOOK] for i in range(len(x) - LOOK + 1)]))
         return {name: values[int(scores[name].softmax(1).mean(0).argmax())] for name, values in self.judged.items()}
+
+
+def _seen(frames: Tensor) -> Tensor:
+    """(..., H, W) at the size that is judged"""
+    return avg_pool2d(frames, frames.shape[-1] // SEEN) if frames.shape[-1] > SEEN else frames
 
 
 def train_judge(sprites: Sprites, size: int, steps: int, kind: Kind = SMALL) -> Judge:
@@ -98,27 +100,46 @@ def train_judge(sprites: Sprites, size: int, steps: int, kind: Kind = SMALL) -> 
     return judge.eval()
 
 
-def accuracy(judge: Judge, shown: Iterator[tuple[Caption, NDArray[np.uint8]]]) -> dict[str, float]:
-    """The share of clips whose verdict is right, by attribute; not a number where no clip has it."""
-    right: dict[str, list[bool]] = {name: [] for name in judge.judged}
-    for caption, clip in shown:
-        for name, value in judge.verdict(clip).items():
-            if shows(caption, name):
-                right[name].append(value == getattr(caption, name))
+Right = Mapping[str, bool]  # by attribute that a clip has, whether its verdict is right
+
+
+def verdicts(judge: Judge, shown: Iterable[tuple[Caption, NDArray[np.uint8]]]) -> list[Right]:
+    """What is right of every clip."""
+    return [
+        {name: value == getattr(caption, name) for name, value in judge.verdict(clip).items() if shows(caption, name)}
+        for caption, clip in shown
+    ]
+
+
+def shares(clips: Iterable[Right], names: Iterable[str]) -> dict[str, float]:
+    """The share of clips that are right, by attribute; not a number where no clip has it."""
+    clips = list(clips)
+    right = {name: [clip[name] for clip in clips if name in clip] for name in names}
     return {name: float(np.mean(values)) if values else float("nan") for name, values in right.items()}
 
 
+def accuracy(judge: Judge, shown: Iterable[tuple[Caption, NDArray[np.uint8]]]) -> dict[str, float]:
+    """The share of clips whose verdict is right, by attribute; not a number where no clip has it."""
+    return shares(verdicts(judge, shown), judge.judged)
+
+
 def held_out(
-    sprites: Sprites, size: int, count: int, length: int, kind: Kind = SMALL
+    sprites: Sprites, size: int, count: int, length: int, kind: Kind = SMALL, unmet: bool = False
 ) -> Iterator[tuple[Caption, NDArray[np.uint8]]]:
-    """Real clips of scenes that nothing was trained on."""
-    world, rng = World(sprites, size, HELD_OUT_VARIANTS, kind), np.random.default_rng(99)
+    """Real clips of scenes that nothing was trained on; unmet: and of pairs of subject and scene that nothing was."""
+    world, rng = World(sprites, size, HELD_OUT_VARIANTS, kind, unmet), np.random.default_rng(99)
     for _ in range(count):
         caption = world.draw_caption(rng)
         yield caption, world.clip(caption, rng, length)
 
 
 def _renders(world: World, count: int, seed: int) -> tuple[list[Caption], NDArray[np.uint8]]:
+    """As large as they are judged: whole ones would fill the memory."""
     rng = np.random.default_rng(seed)
     captions = [world.draw_caption(rng) for _ in range(count)]
-    return captions, np.stack([world.clip(caption, rng, LOOK) for caption in captions])
+    return captions, np.stack([_shrunk(world.clip(caption, rng, LOOK)) for caption in captions])
+
+
+def _shrunk(clip: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    seen = _seen(torch.from_numpy(clip).movedim(-1, 1).float())
+    return seen.round().byte().movedim(1, -1).numpy()

@@ -1,4 +1,4 @@
-"""What a video of the embedded world shows, against what its prompt says: subject, colour, scene, motion and speed.
+"""What a video of an embedded world shows, against what its prompt says: subject, colour, scene, motion and speed.
 
 By the judge, which knows real renders only (`judge`); so a number here is of the model, not of a network that was
 trained along with it.  Where the prompt changes, how many frames it takes until the video shows it.
@@ -17,9 +17,9 @@ from torch import Tensor
 from fifo_diffusion.evaluate.gates import judge_file, load_judge
 from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge
 from fifo_diffusion.evaluate.metric import Meter, Metric, Quantity, Reading, Video
-from fifo_diffusion.models import card
 from fifo_diffusion.models.files import cache_folder
 from fifo_diffusion.world.captions import understood
+from fifo_diffusion.world.kinds import KINDS, SMALL, Kind
 
 BLOCK = 100  # frames
 STEADY = 4  # looks in a row that must see what is new
@@ -53,7 +53,7 @@ def first_shown(value: str, seen: Iterable[str]) -> int | None:
 
 
 class World(Metric):
-    """Of videos whose prompt speaks of the embedded world, at the embedded model's size."""
+    """Of videos whose prompt speaks of an embedded world, at the size of the model that is trained on it."""
 
     name = "world"
     needs = "the judge of the embedded world, which fifo evaluate gates trains once and keeps"
@@ -68,25 +68,35 @@ class World(Metric):
     )
 
     def __init__(self) -> None:
-        self._judge: Judge | None = None
+        self._judges: dict[str, Judge] = {}
 
     def missing(self) -> str | None:
         try:
-            there = judge_file(folder(), card("embedded").size[0])
+            files = [judge_file(folder(), kind.size, kind=kind) for kind in KINDS.values()]
         except ImportError:  # platformdirs
             return "platformdirs is not installed; install it with: pip install '.[evaluate]'"
-        if there.exists():
+        if any(file.exists() for file in files):
             return None
-        return f"the judge was not trained yet ({there} is missing); train it once with: fifo evaluate gates"
+        return f"the judge was not trained yet ({files[0]} is missing); train it once with: fifo evaluate gates"
 
     def suits(self, video: Video) -> bool:
-        return video.size == card("embedded").size and bool(understood(video.prompt or ""))
+        kind = _world(video)
+        there = kind is not None and judge_file(folder(), kind.size, kind=kind).exists()
+        return there and bool(understood(video.prompt or "", kind or SMALL))
 
     def begin(self, video: Video) -> Meter:
-        size = video.size[0]
-        if self._judge is None:
-            self._judge = load_judge(judge_file(folder(), size), size).to(video.device)
-        return Looking(self._judge, video)
+        kind = _world(video)
+        if kind is None:
+            raise ValueError(f"no world's videos are {video.size}; ask `suits` first")
+        if kind.name not in self._judges:
+            file = judge_file(folder(), kind.size, kind=kind)
+            self._judges[kind.name] = load_judge(file, kind.size, kind).to(video.device)
+        return Looking(self._judges[kind.name], video)
+
+
+def _world(video: Video) -> Kind | None:
+    """Told by the size alone: each world's pictures have one."""
+    return next((kind for kind in KINDS.values() if video.size == (kind.size, kind.size)), None)
 
 
 class Looking(Meter):
@@ -95,7 +105,7 @@ class Looking(Meter):
     def __init__(self, judge: Judge, video: Video) -> None:
         self._judge, self._device = judge, video.device
         cues = video.cues or ((0, video.prompt or ""),)
-        self._told = [(at, understood(prompt)) for at, prompt in cues]  # from which frame on
+        self._told = [(at, understood(prompt, judge.kind)) for at, prompt in cues]  # from which frame on
         self._before: Tensor | None = None  # the last LOOK - 1 frames or fewer
         self._frames = 0
         self._blocks: dict[int, dict[str, Counter[str]]] = {}
@@ -116,7 +126,7 @@ class Looking(Meter):
         x = x.permute(0, 4, 1, 2, 3)  # (looks, LOOK, 3, h, w)
         seen = {name: scores.argmax(1).tolist() for name, scores in self._judge(x).items()}
         for i in range(len(x)):
-            verdict = {name: JUDGED[name][values[i]] for name, values in seen.items()}
+            verdict = {name: self._judge.judged[name][values[i]] for name, values in seen.items()}
             yield from self._see(start + i, verdict)
 
     def _see(self, begins: int, verdict: Mapping[str, str]) -> Iterator[Reading]:

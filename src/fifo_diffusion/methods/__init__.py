@@ -4,7 +4,7 @@ that the engine stands on.  A `Kind` is what can be known of one without torch; 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from fifo_diffusion.config import Decided
     from fifo_diffusion.methods.setting import Setting
-    from fifo_diffusion.models import Card
-    from fifo_diffusion.protocols import Temporal
+    from fifo_diffusion.models.card import Card
+    from fifo_diffusion.protocols import Temporal, Turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class Kind:
     """A method by name.
 
     endless: whether its memory is the same for any length.  longer: it gives the network windows longer than its own.
-    windowed: it needs a model that lets attention along frames be windowed.  options: its own, beside steps.
+    windowed: it needs a model that lets attention along frames be windowed.  rotary: one whose positions in time are
+    rotary.  options: its own, beside steps.
     eta: where the paper's is not left to the model.
     """
 
@@ -33,9 +34,12 @@ class Kind:
     endless: bool = False
     longer: bool = False
     windowed: bool = False
+    rotary: bool = False
     options: Collection[str] = ()
     eta: float | None = None
 
+
+OPTIONS = ("stride", "overlap", "repeats")  # all that any has, beside steps
 
 METHODS: Mapping[str, Kind] = {
     kind.name: kind
@@ -71,6 +75,13 @@ METHODS: Mapping[str, Kind] = {
             windowed=True,
             options=("stride",),
         ),
+        Kind(
+            name="riflex",
+            summary="RIFLEx (arXiv:2502.15894): one long window, rotary positions slowed in time; memory grows",
+            longer=True,
+            rotary=True,
+            options=("repeats",),
+        ),
     )
 }
 
@@ -81,16 +92,19 @@ def lacks(kind: Kind, card: Card) -> str | None:
         return f"the network of {card.name} takes no windows longer than {card.window} frames"
     if kind.windowed and not card.windowed:
         return f"attention along frames cannot be windowed in {card.name}"
+    if kind.rotary and card.repeats is None:
+        return f"the positions in time of {card.name} are not rotary"
     return None
 
 
 def defaults(name: str, card: Card) -> dict[str, float]:
     """Of a method's own settings: as many steps as FIFO has levels, strides of a quarter of a window, half a window of
-    overlap; and eta where the method has one.
+    overlap, where the card says that it repeats; and eta where the method has one.
     """
     kind = METHODS[name]
-    own = {"stride": max(1, card.window // 4), "overlap": card.window // 2}
-    out: dict[str, float] = {"steps": card.window * card.partitions, **{option: own[option] for option in kind.options}}
+    own = {"stride": max(1, card.window // 4), "overlap": card.window // 2, "repeats": card.repeats}
+    out: dict[str, float] = {"steps": card.window * card.partitions}
+    out |= {option: value for option in kind.options if (value := own[option]) is not None}
     return out if kind.eta is None else {**out, "eta": kind.eta}
 
 
@@ -103,18 +117,24 @@ def check(run: Decided, card: Card) -> None:
     """Raises BadInput for what a method cannot do, or not with this model."""
     kind, window = METHODS[run.method], card.window
     if (why := lacks(kind, card)) is not None:
-        from fifo_diffusion.models import MODELS
+        from fifo_diffusion.models import able
 
-        able = ", ".join(other.name for other in MODELS.values() if lacks(kind, other) is None)
-        raise BadInput(f"{why}, which method {kind.name} needs; use one of {able}")
-    for option in ("stride", "overlap"):
+        those = able(lambda other: lacks(kind, other) is None)
+        raise BadInput(f"{why}, which method {kind.name} needs; use one of {those}")
+    for option in OPTIONS:
         if getattr(run, option) is not None and option not in kind.options:
             raise BadInput(f"{option} means nothing to method {kind.name}; leave it out")
     if run.frames == 0 and not kind.endless:
-        able = ", ".join(["fifo", *(other.name for other in METHODS.values() if other.endless)])
+        endless = ", ".join(["fifo", *(other.name for other in METHODS.values() if other.endless)])
         raise BadInput(
             f"frames is 0 with method {kind.name}, which samples the whole video at once; say how many, or use one "
-            f"that never ends ({able})"
+            f"that never ends ({endless})"
+        )
+    if kind.longer and card.longest is not None and card.latents(run.frames) > card.longest:
+        most = 1 + (card.longest - 1) * card.frames_per_latent
+        raise BadInput(
+            f"frames is {run.frames}, more than the {most} that {card.name} has positions for in one window, as method "
+            f"{kind.name} samples them; give at most {most}, or use method fifo"
         )
     if run.clip is not None:
         raise BadInput(f"method {kind.name} begins from noise and cannot go on from {run.clip}; use method fifo")
@@ -139,9 +159,18 @@ def temporal(run: Decided, card: Card) -> Temporal | None:
     return near
 
 
+def turn(run: Decided, card: Card, rates: Sequence[float]) -> Turn | None:
+    """What of the model's positions in time is to turn otherwise; None: nothing.  rates: as the model has them."""
+    if run.repeats is None:
+        return None
+    from fifo_diffusion.methods.riflex import slower
+
+    return slower(rates, run.repeats, card.window, card.latents(run.frames))
+
+
 def sample(run: Decided, setting: Setting, length: int) -> Iterator[Tensor]:
     """Chunks (B, C, k, H, W) of `length` latent frames, or without end where the method has none."""
-    if run.method in ("plain", "freelong"):
+    if run.method in ("plain", "freelong", "riflex"):
         from fifo_diffusion.methods.plain import plain
 
         return plain(setting, length)

@@ -1,125 +1,19 @@
-"""The models by name.  A `Card` is what can be known of a model without loading torch; `load` does the rest."""
+"""The models by name.  `load` makes one of them; a `Card` is what can be known of it before."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from fifo_diffusion.errors import BadInput, ModelError
+from fifo_diffusion.models.card import Card, Need
 
 if TYPE_CHECKING:
     import torch
 
     from fifo_diffusion.models.base import Model
-
-
-@dataclass(frozen=True)
-class Need:
-    """Memory on a GPU in half precision, in GiB, at the card's size, as `models.need` counts it."""
-
-    stays: float  # network and autoencoder
-    text: float  # the text encoder, while it reads
-    window: float  # one evaluation of one window
-    decode: float  # one latent frame to pixels
-
-    RESERVE: ClassVar[float] = 0.8  # CUDA's own, workspaces and gaps: what is not counted
-
-    def least(self) -> float:
-        """GiB with `--memory low`: one window at a time, guidance apart, text read on the CPU."""
-        return self.stays + max(self.window, self.decode) + self.RESERVE
-
-    def most(self, batch: int) -> float:
-        """GiB with `--memory high` for a batch of windows, each with its guidance, and a frame decoded beside them."""
-        return self.stays + max(2 * batch * self.window + self.decode, self.text) + self.RESERVE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a model is, needs, and is best run with."""
-
-    name: str
-    summary: str
-    needs: str
-    loader: str  # "module:function" of (device, dtype, weights) -> Model
-    weights: str | None = None  # where they are published (a Hub id); None: in the package, or there are none
-    other_weights: bool = True  # whether `--weights` may name others
-    window: int  # latent frames the network was trained on: f in the paper
-    space: int  # pixels per latent, each way
-    frames_per_latent: int = 1  # of the decoder; a video's first latent is one frame all the same
-    size: tuple[int, int]  # width, height in pixels
-    encoder: bool = False  # whether it can go on from a clip
-    any_size: bool = False  # or any multiple of `multiple`
-    multiple: int | None = None  # of pixels, each way, that the network takes; None: `space`
-    fps: float
-    levels: int | None = None  # the most noise levels it can tell apart, where there is a limit
-    partitions: int
-    lookahead: str
-    eta: float
-    guidance: float
-    scale: int = 1  # each pixel shown as scale x scale
-    memory: Need | None = None  # None: little
-    splits: tuple[int, ...] = (1,)  # over how many ranks its network can be split
-    lora: bool = False  # whether it takes LoRA weights
-    compiles: bool = True  # whether there is a network that can be compiled
-    longer: bool = False  # whether its network takes windows longer than its own
-    windowed: bool = False  # whether its attention along frames can be windowed
-
-    def check_weights(self, weights: str | None) -> None:
-        """Raises BadInput for weights given to a model that has none."""
-        if weights is not None and not self.other_weights:
-            raise BadInput(f"{self.name} has no weights, so --weights {weights} cannot be used; leave it out")
-
-    @property
-    def frames(self) -> int:
-        """Frames of video that one window shows."""
-        return 1 + (self.window - 1) * self.frames_per_latent
-
-    def check_encoder(self) -> None:
-        """Raises BadInput for a model that cannot go on from a clip, naming those that can."""
-        if not self.encoder:
-            able = ", ".join(card.name for card in MODELS.values() if card.encoder)
-            raise BadInput(
-                f"{self.name} has no encoder, so it cannot go on from a clip; the models that can are {able}"
-            )
-
-    def check_lora(self, given: Sequence[str]) -> None:
-        """Raises BadInput for LoRA weights given to a model that takes none."""
-        if given and not self.lora:
-            able = ", ".join(card.name for card in MODELS.values() if card.lora)
-            raise BadInput(f"{self.name} takes no LoRA weights, so leave --lora {given[0]} out; those that do: {able}")
-
-    def check_compile(self, split: int) -> None:
-        """Raises BadInput where there is no network that could be compiled."""
-        if not self.compiles:
-            raise BadInput(f"{self.name} has no network to compile; leave --compile out")
-        if split > 1:
-            raise BadInput(f"a network that is shared by {split} ranks is not compiled; leave --compile or --split out")
-
-    def check_levels(self, levels: int) -> None:
-        """Raises BadInput for more levels than the model can tell apart."""
-        if self.levels is not None and levels > self.levels:
-            raise BadInput(
-                f"{levels} noise levels are more than {self.name} can tell apart; with a window of {self.window} "
-                f"it takes at most {self.levels // self.window} partitions"
-            )
-
-    def check_size(self, size: tuple[int, int]) -> None:
-        """Raises BadInput for a (width, height) that the model cannot make."""
-        width, height = size
-        if not self.any_size and size != self.size:
-            raise BadInput(
-                f"size {width}x{height} is not what {self.name} makes; it makes {self.size[0]}x{self.size[1]} "
-                f"(use --scale to show each pixel larger)"
-            )
-        step = self.multiple or self.space
-        if width < step or height < step or width % step or height % step:
-            raise BadInput(
-                f"size {width}x{height} does not fit {self.name}; width and height must be multiples of {step}"
-            )
-
 
 MODELS: Mapping[str, Card] = {
     card.name: card
@@ -142,11 +36,12 @@ MODELS: Mapping[str, Card] = {
             scale=4,
             longer=True,
             windowed=True,
+            repeats=24,  # seen: benchmarks/repeats.py
         ),
         Card(
             name="embedded-large",
             summary="the embedded model at 128 pixels: 24 animated subjects, ten scenes, light and weather, more words",
-            needs="weights: none are in the package yet, python -m fifo_diffusion.training makes them (docs/large.md)",
+            needs="nothing more",
             loader="fifo_diffusion.models.embedded.model:load_large",
             window=16,
             space=8,
@@ -161,6 +56,7 @@ MODELS: Mapping[str, Card] = {
             scale=2,
             longer=True,
             windowed=True,
+            repeats=24,  # as embedded, whose positions it has; not seen
         ),
         Card(
             name="gauss",
@@ -404,6 +300,9 @@ MODELS: Mapping[str, Card] = {
             memory=Need(stays=3.12, text=10.58, window=1.77, decode=7.27),
             splits=(1, 2, 4),  # 12 heads, 8,960 wide
             lora=True,
+            longer=True,
+            longest=1024,  # as many positions as diffusers makes
+            repeats=51,  # as RIFLEx's authors are said to advise (docs/methods.md); not seen here
         ),
         Card(
             name="wan-14b",
@@ -426,6 +325,9 @@ MODELS: Mapping[str, Card] = {
             memory=Need(stays=27.14, text=10.58, window=3.9, decode=7.27),
             splits=(1, 2, 4, 8),  # 40 heads, 13,824 wide
             lora=True,
+            longer=True,
+            longest=1024,
+            repeats=51,
         ),
     )
 }
@@ -438,6 +340,29 @@ def card(name: str) -> Card:
     close = get_close_matches(name, MODELS, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise BadInput(f"model {name!r} is unknown; the models are {', '.join(MODELS)}{hint}")
+
+
+def able(can: Callable[[Card], object]) -> str:
+    """The names of the models that can, for a sentence about one that cannot."""
+    return ", ".join(card.name for card in MODELS.values() if can(card))
+
+
+def check_encoder(card: Card) -> None:
+    """Raises BadInput for a model that cannot go on from a clip, naming those that can."""
+    if not card.encoder:
+        raise BadInput(
+            f"{card.name} has no encoder, so it cannot go on from a clip; the models that can are "
+            f"{able(lambda other: other.encoder)}"
+        )
+
+
+def check_lora(card: Card, given: Sequence[str]) -> None:
+    """Raises BadInput for LoRA weights given to a model that takes none, naming those that take them."""
+    if given and not card.lora:
+        raise BadInput(
+            f"{card.name} takes no LoRA weights, so leave --lora {given[0]} out; those that do: "
+            f"{able(lambda other: other.lora)}"
+        )
 
 
 def load(name: str, device: torch.device, dtype: torch.dtype, weights: str | None = None) -> Model:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.models.split import Part
-from fifo_diffusion.protocols import Cond, Decoder, Denoiser, Temporal
+from fifo_diffusion.protocols import Cond, Decoder, Denoiser, Temporal, Turn
 from fifo_diffusion.schedule import NoiseSchedule
 
 
@@ -69,6 +69,20 @@ class Model(ABC):
     def attend_over(self, temporal: Temporal) -> None:
         """From now on attend along frames by this rule.  Raises BadInput for a model without that seam."""
         raise BadInput("this model's attention along frames cannot be windowed; use one whose can, such as embedded")
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Radians a latent frame that each component of the rotary positions in time turns; none where they are of
+        another kind.
+        """
+        return ()
+
+    def turning(self, turn: Turn) -> Denoiser:
+        """The network with one of these components turning otherwise; the model itself stays as it is.
+
+        Raises BadInput for a model whose positions in time are not rotary.
+        """
+        raise BadInput("this model's positions in time are not rotary; use one whose are, such as embedded")
 
     def compile(self, backend: str = "inductor") -> None:
         """From now on the network is a compiled one (see `compiled`).  Raises BadInput where there is none."""

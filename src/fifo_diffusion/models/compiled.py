@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fifo_diffusion.protocols import Cond
 
-Network = Callable[[Tensor, Tensor, Cond], Tensor]
+Network = Callable[..., Tensor]  # of z, t, cond; what else it may be told are constants, compiled for each value
 SHAPES = 64
 """How many shapes may be compiled; torch computes those after its own 8 without a word the slow way."""
 
@@ -28,13 +28,13 @@ class Compiled:
     network: Network
     graphs: bool
 
-    def __call__(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
+    def __call__(self, z: Tensor, t: Tensor, cond: Cond, /, **told: Any) -> Tensor:
         # Strides too are fixed; those of a dimension of one are whatever the tensor was cut from.
         z, t, cond = _packed(z), _packed(t), {name: _packed(c) for name, c in cond.items()}
         if not self.graphs:
-            return self.network(z, t, cond)
+            return self.network(z, t, cond, **told)
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        return self.network(z, t, cond).clone()
+        return self.network(z, t, cond, **told).clone()
 
 
 def _packed(x: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fifo_diffusion.models import MODELS, Need
+from fifo_diffusion.models import MODELS
+from fifo_diffusion.models.card import Need
 from fifo_diffusion.models.wan import LARGE, SMALL, TOKENS, Streamed, wan
 
 HALF = torch.float16
@@ -188,8 +189,8 @@ def _latte_ucf101() -> Full:
 
 
 def _open_sora_plan(window: int) -> Full:
-    from fifo_diffusion.models.causal_vae import PUBLISHED as VAE
     from fifo_diffusion.models.causal_vae import CausalVAE
+    from fifo_diffusion.models.causal_vae_shape import PUBLISHED as VAE
     from fifo_diffusion.models.latte import latte
     from fifo_diffusion.models.opensora_plan import CHUNKS, TILE, TOKENS, PlanTransformer
 

@@ -14,7 +14,7 @@ Made = TypeVar("Made")
 
 
 class Once(Generic[Made]):
-    """A function of tensors and numbers, with its last few results, each for exactly equal arguments.
+    """A function of tensors and of what compares, with its last few results, each for exactly equal arguments.
 
     Only on a CPU: elsewhere to look at the arguments would be to wait for the device.  There, with gradients and under
     torch.compile it is the function itself.  most: how many results are kept, at least an iteration's batches; 0: none.
@@ -24,7 +24,7 @@ class Once(Generic[Made]):
         self.make, self.most = make, most
         self._kept: deque[tuple[tuple[Any, ...], Made]] = deque()
 
-    def __call__(self, *given: Tensor | int) -> Made:
+    def __call__(self, *given: object) -> Made:
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or not self.most:
             return self.make(*given)
         if any(x.device.type != "cpu" for x in given if isinstance(x, Tensor)):
@@ -37,7 +37,7 @@ class Once(Generic[Made]):
         return entry[1]
 
 
-def _same(a: Tensor | int, b: Tensor | int) -> bool:
+def _same(a: object, b: object) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b

@@ -1,4 +1,4 @@
-"""What plans of a model reached where they were measured, as `fifo models` lists it.
+"""What plans of a model reached where they were measured, as `fifo models NAME` lists it.
 
 scores.json is written by `python benchmarks/results.py --scores` from what the benchmarks said (docs/results.md).
 """

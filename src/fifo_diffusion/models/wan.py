@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ from fifo_diffusion.models.files import component, locate
 from fifo_diffusion.models.latent import FOLDER, LatentModel
 from fifo_diffusion.models.split import Part, split_attention, split_feed_forward
 from fifo_diffusion.models.text import Reader, umt5_reader
-from fifo_diffusion.protocols import Cond
+from fifo_diffusion.protocols import Cond, Denoiser, Turn
 from fifo_diffusion.schedule import NoiseSchedule, rectified_flow
 
 TOKENS = 512  # what the network was trained on; zeros after a prompt's own
@@ -67,9 +68,18 @@ class Wan(LatentModel):
         large = self.size is not None and self.size[0] * self.size[1] > _BETWEEN
         return rectified_flow(levels, SHIFT_720P if large and self.shift == SHIFT else self.shift)
 
-    def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
+    @property
+    def rates(self) -> tuple[float, ...]:
+        rope = self.network.rope
+        sin, cos = (table[1, : rope.t_dim : 2].double() for table in (rope.freqs_sin, rope.freqs_cos))
+        return tuple(torch.atan2(sin, cos).tolist())  # of the second frame's angles, all below half a turn
+
+    def turning(self, turn: Turn) -> Denoiser:
+        return partial(self._denoise, turn=turn)
+
+    def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /, *, turn: Turn | None = None) -> Tensor:
         """cond["text"] (B, L, D), or (B, F, L, D) where each frame hears its own."""
-        return wan(self.network, z.to(self.dtype), t, cond["text"].to(z.device, self.dtype)).to(z.dtype)
+        return wan(self.network, z.to(self.dtype), t, cond["text"].to(z.device, self.dtype), turn).to(z.dtype)
 
     def embed(self, prompts: Sequence[str]) -> Cond:
         """All tokens of each prompt, and zeros in place of its padding, which the network hears too."""
@@ -101,15 +111,15 @@ class Wan(LatentModel):
         return scaled
 
 
-def wan(net: Any, z: Tensor, t: Tensor, text: Tensor) -> Tensor:
+def wan(net: Any, z: Tensor, t: Tensor, text: Tensor, turn: Turn | None = None) -> Tensor:
     """A `WanTransformer3DModel` with a time for every frame: (B, C, F, H, W), (B, F) -> (B, C, F, H, W).
 
-    text (B, L, D), or (B, F, L, D) for a text a frame.  The published network at one time is this one with all times
-    equal.
+    text (B, L, D), or (B, F, L, D) for a text a frame.  turn: of the positions in time, what turns otherwise.  The
+    published network at one time is this one with all times equal.
     """
     b, _, f, height, width = z.shape
     _, side, side_too = net.config.patch_size
-    turns = net.rope(z)
+    turns = net.rope(z) if turn is None else turned(net.rope(z), turn, f)
     x: Any = net.patch_embedding(z).flatten(3).permute(0, 2, 3, 1)  # (B, F, P, D)
     per_frame = text.ndim == 4
     time, shifts, heard, _ = net.condition_embedder(
@@ -123,6 +133,19 @@ def wan(net: Any, z: Tensor, t: Tensor, text: Tensor) -> Tensor:
     x = x.unflatten(2, (height // side, width // side_too)).unflatten(-1, (side, side_too, -1))
     answer: Tensor = x.permute(0, 6, 1, 2, 4, 3, 5).reshape(b, -1, f, height, width)
     return answer
+
+
+def turned(tables: tuple[Tensor, Tensor], turn: Turn, frames: int) -> tuple[Tensor, Tensor]:
+    """cos and sin (1, F P, 1, E) of `WanRotaryPosEmbed` with one component of the time's changed; the rest as it was.
+
+    A component is two neighbouring entries, and time's come first.
+    """
+    cos, sin = (table.clone() for table in tables)
+    angle = (torch.arange(frames, device=cos.device, dtype=torch.float32) * turn.rate).view(frames, 1, 1)
+    pair = slice(2 * turn.component, 2 * turn.component + 2)
+    for table, value in ((cos, angle.cos()), (sin, angle.sin())):
+        table.view(frames, -1, table.shape[-1])[..., pair] = value
+    return cos, sin
 
 
 def _block(block: Any, x: Tensor, shifts: Tensor, text: Tensor, turns: Any, per_frame: bool) -> Tensor:

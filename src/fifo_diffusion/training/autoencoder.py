@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from torch.nn import functional
 
 from fifo_diffusion.decode import psnr, to_frames, to_pixels
@@ -91,8 +92,7 @@ def _cycle(
         x = to_pixels(pictures.batch(recipe, rng))
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.half):
             z = net.encoder(x.to(memory_format=torch.channels_last))
-            # A little noise on the latents keeps the decoder calm about the diffusion model's errors.
-            y = net.decoder(z + 0.03 * torch.randn_like(z))
+            y = net.decoder(z + _deviation(recipe, len(z)) * torch.randn_like(z))
         error = functional.l1_loss(y.float(), x) + squares * functional.mse_loss(y.float(), x)
         loss = error + 1e-4 * z.float().square().mean()
         optimiser.zero_grad()
@@ -104,3 +104,9 @@ def _cycle(
             yield f"{name} step {step} loss {loss.item():.4f}"
         if step % 300 == 0 or step == steps:
             yield f"{name} step {step} held-out PSNR {_quality(net, pictures.held_out):.2f} dB"
+
+
+def _deviation(recipe: Recipe, count: int) -> Tensor:
+    """(count, 1, 1, 1)"""
+    least, most = recipe.noise
+    return least + (most - least) * torch.rand(count, 1, 1, 1)

@@ -29,6 +29,9 @@ class Recipe:
     crop: int | None = None  # the side of the pieces of pictures the autoencoder is trained on; None: whole ones
     autoencoder_cycles: tuple[tuple[int, float], ...] = ((1_300, 1.5e-3), (600, 1.0e-3))  # steps, top rate
 
+    # Deviation of the noise on latents while the decoder is trained, from picture to picture between these: it keeps
+    # the decoder calm about the video network's errors.
+    noise: tuple[float, float] = (0.03, 0.03)
     polish: tuple[int, float] = (600, 5e-4)  # the same for the decoder alone, last of all
 
     clips: int = 8_000  # distinct clips, encoded once
@@ -69,7 +72,7 @@ class Recipe:
             raise BadInput(f"the recipe {file} {what}; a recipe has {', '.join(sorted(known))}")
         if (world := said.get("world", cls.world)) not in KINDS:
             raise BadInput(f"the recipe {file} says the world {world!r}; the worlds are {', '.join(KINDS)}")
-        for name in ("autoencoder_cycles", "polish"):
+        for name in ("autoencoder_cycles", "noise", "polish"):
             if name in said:
                 said[name] = tuple(tuple(part) if isinstance(part, list) else part for part in said[name])
         return cls(**said)

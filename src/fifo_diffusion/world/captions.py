@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -36,6 +37,7 @@ _WEATHER: Mapping[str, tuple[str, ...]] = {
     "rain": ("in the rain", "while it rains", "on a rainy day"),
     "snow": ("in falling snow", "while it snows", "in a snowstorm"),
 }
+NOTHING: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 def plain(caption: Caption) -> str:
@@ -54,17 +56,27 @@ def plain(caption: Caption) -> str:
     return " ".join(p for p in parts if p)
 
 
-def say(caption: Caption, rng: np.random.Generator, leave_out: float = 0.08, kind: Kind = SMALL) -> str:
-    """One of the many ways to say it; each attribute is left out with probability `leave_out`."""
+def say(
+    caption: Caption,
+    rng: np.random.Generator,
+    leave_out: float = 0.08,
+    kind: Kind = SMALL,
+    instead: Mapping[str, Sequence[str]] = NOTHING,
+) -> str:
+    """One of the many ways to say it; each attribute is left out with probability `leave_out`.
+
+    instead: by subject or scene, other words for it.
+    """
 
     def maybe(text: str) -> str:
         return "" if rng.random() < leave_out else text
 
-    subject = str(rng.choice(kind.subjects[caption.subject].words))
+    subject = str(rng.choice(instead.get(caption.subject, kind.subjects[caption.subject].words)))
     motion = str(rng.choice(_MOVING[caption.motion]))
     speed = str(rng.choice(_SPEED[caption.speed]))
     action = f"{speed} {motion}" if rng.random() < 0.4 else f"{motion} {speed}"
-    where = maybe(f"{rng.choice(_OVER)} {rng.choice(PLACES[caption.scene].words)}")
+    place = instead.get(caption.scene, PLACES[caption.scene].words)
+    where = maybe(f"{rng.choice(_OVER)} {rng.choice(place)}")
     said = f"a {maybe(caption.colour)} {maybe(subject)} {maybe(action)} {where}"
     if kind.skies:
         said += f" {rng.choice(_LIGHT[caption.light])} {rng.choice(_WEATHER[caption.weather])}"

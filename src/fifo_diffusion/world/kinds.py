@@ -15,11 +15,13 @@ from fifo_diffusion.world.scenes import PLACES, SCENES
 class Kind:
     """What a world holds and where its art comes from.
 
+    model: the name of the model that is trained on it.
     skies: whether it has light and weather.
     unmet: the (subject, scene) pairs that nothing is trained on, so that a model can be asked for what it never saw.
     """
 
     name: str
+    model: str
     size: int
     subjects: Mapping[str, Subject]
     colours: Callable[[str], tuple[str, ...]]
@@ -39,9 +41,10 @@ def _one_scene_each(subjects: Mapping[str, Subject], scenes: tuple[str, ...]) ->
     return frozenset((subject, scenes[(3 * i + 1) % len(scenes)]) for i, subject in enumerate(subjects))
 
 
-SMALL = Kind("small", 64, art.SUBJECTS, _six, tuple(SCENES), False, art.fetch, art.load_sprites)
+SMALL = Kind("small", "embedded", 64, art.SUBJECTS, _six, tuple(SCENES), False, art.fetch, art.load_sprites)
 LARGE = Kind(
     "large",
+    "embedded-large",
     128,
     animated.SUBJECTS,
     animated.colours,

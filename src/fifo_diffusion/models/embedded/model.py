@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -22,12 +22,13 @@ from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.compiled import compiled
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.text import TextEncoder
-from fifo_diffusion.models.embedded.transformer import VideoTransformer
+from fifo_diffusion.models.embedded.transformer import VideoTransformer, time_rates
 from fifo_diffusion.models.once import Once
-from fifo_diffusion.protocols import Cond, Denoiser, Temporal
+from fifo_diffusion.protocols import Cond, Denoiser, Temporal, Turn
 from fifo_diffusion.schedule import NoiseSchedule, cosine, paper, variance_preserving
 
 WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS_LARGE = Path(__file__).parent / "weights-large"
 
 
 class Embedded(Model):
@@ -72,7 +73,14 @@ class Embedded(Model):
         for attention in self._video.attentions():
             attention.attend = self._along
 
-    def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
+    @property
+    def rates(self) -> tuple[float, ...]:
+        return tuple(time_rates(self._video.head).tolist())
+
+    def turning(self, turn: Turn) -> Denoiser:
+        return partial(self._denoise, turn=turn)
+
+    def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /, *, turn: Turn | None = None) -> Tensor:
         """cond["text"] is (B, D), or (B, F, D) where each frame hears its own; so are its words and their mask."""
         text, words, heard = cond["text"].to(self.dtype), cond["words"].to(self.dtype), cond["heard"]
         if text.ndim == 2:
@@ -80,7 +88,7 @@ class Embedded(Model):
         if self._along is not None:
             self._along.frames = z.shape[2]
         # Texts of their own pass from frame to frame as the queue moves on, and what is made of them is large.
-        told = (self._told if text.shape[1] == 1 else self._video.told)(t, text, words, heard, *z.shape[3:])
+        told = (self._told if text.shape[1] == 1 else self._video.told)(t, text, words, heard, *z.shape[3:], turn)
         return self._video.answer(z.to(self.dtype), told).to(z.dtype)
 
     def save_memory(self) -> None:
@@ -148,13 +156,8 @@ def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embed
 
 
 def load_large(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:
-    """Raises ModelError where no weights are named: there are none in the package."""
-    if weights is None:
-        raise ModelError(
-            "embedded-large has no weights in the package; make some with python -m fifo_diffusion.training --config "
-            "(docs/large.md) and name their folder, --weights, or use --model embedded"
-        )
-    return _of_world("large", "embedded", Embedded(Path(weights), device, dtype))
+    """As `load`, of the larger world."""
+    return _of_world("large", "embedded", Embedded(WEIGHTS_LARGE if weights is None else Path(weights), device, dtype))
 
 
 def _of_world(world: str, other: str, model: Embedded) -> Embedded:
