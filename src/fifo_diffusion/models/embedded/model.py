@@ -88,7 +88,9 @@ class Embedded(Model):
         if self._along is not None:
             self._along.frames = z.shape[2]
         # Texts of their own pass from frame to frame as the queue moves on, and what is made of them is large.
-        told = (self._told if text.shape[1] == 1 else self._video.told)(t, text, words, heard, *z.shape[3:], turn)
+        told = (self._told if text.shape[1] == 1 else self._video.told)(
+            t, text, words, heard, z.shape[3], z.shape[4], turn
+        )
         return self._video.answer(z.to(self.dtype), told).to(z.dtype)
 
     def save_memory(self) -> None:

@@ -230,7 +230,7 @@ class VideoTransformer(nn.Module):
         text (B, G, D), words (B, G, L, D), heard (B, G, L): see `TextEncoder`; G is 1, or F for a text a frame.
         turn: of the positions in time, what turns otherwise than it was trained to.
         """
-        return self.answer(z, self.told(t, text, words, heard, *z.shape[3:], turn))
+        return self.answer(z, self.told(t, text, words, heard, z.shape[3], z.shape[4], turn))
 
     def told(
         self,
