@@ -10,7 +10,7 @@ import torch
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
 from fifo_diffusion.models.embedded.text import TextEncoder
-from fifo_diffusion.models.embedded.transformer import _Attention, _rotary
+from fifo_diffusion.models.embedded.transformer import VideoTransformer, _Attention, _Block, _rotary, _waves, patches
 from fifo_diffusion.prompts import mix
 
 CPU = torch.device("cpu")
@@ -133,7 +133,42 @@ def test_attention_is_norm_rotation_and_softmax_written_plainly() -> None:
     q, k = turned(q, net.q_norm), turned(k, net.k_norm)
     share = (torch.einsum("bqhe,bkhe->bhqk", q, k) / (width // heads) ** 0.5).softmax(dim=-1)
     want = torch.einsum("bhqk,bkhe->bqhe", share, v).flatten(2) @ net.out.weight.T
-    torch.testing.assert_close(net(x, cos, sin), want, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(net(x, *net.tables(cos, sin)), want, rtol=1e-5, atol=1e-6)
     # One frame on (6 places here) the first pair has turned by a quarter.
     assert cos[6, 0].item() == pytest.approx(0, abs=1e-6)
     assert [sin[6, i].item() for i in (0, width // heads // 2)] == pytest.approx([-1, 1])
+
+
+@torch.no_grad()
+def test_the_network_is_its_formula() -> None:
+    """Equation by equation, every frame at its own time and with a text of its own; attention is looked at above."""
+    draw = torch.Generator().manual_seed(0)
+    net = VideoTransformer(channels=2, width=24, depth=2, heads=2, text=8).eval()
+    for parameter in net.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=draw) / 4)
+    b, f, tokens, words = 2, 3, 4, 5
+    z, t = torch.randn(b, 2, f, 4, 4, generator=draw), 1000 * torch.rand(b, f, generator=draw)
+    text, said = torch.randn(b, f, 8, generator=draw), torch.randn(b, f, words, 8, generator=draw)
+    heard = torch.arange(words) < torch.tensor([[1, 2, 3], [4, 5, 1]])[..., None]
+
+    def norm(x: torch.Tensor) -> torch.Tensor:
+        return (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+
+    x = net.enter(patches(z, 2))
+    hint = torch.nn.functional.silu(net.time(_waves(t, 24)) + net.text(text))[:, :, None]
+    for block in net.blocks:
+        assert isinstance(block, _Block)
+        shift, scale, gate, *of_mlp = block.modulation(hint).chunk(6, dim=-1)
+        turns = block.attention.tables(*_rotary(f, 2, 2, 12, CPU, torch.float32))
+        x = x + gate * block.attention((norm(x) * (1 + scale) + shift).flatten(1, 2), *turns).view(x.shape)
+        reading = block.reading
+        q = reading.q_norm(reading.q(norm(x)).view(b, f, tokens, 2, 12))
+        k, v = reading.kv(said).view(b, f, words, 2, 2, 12).unbind(3)
+        logits = torch.einsum("bfthe,bfwhe->bfhtw", q, reading.k_norm(k)) / 12**0.5
+        share = logits.masked_fill(~heard[:, :, None, None], -torch.inf).softmax(dim=-1)
+        x = x + reading.out(torch.einsum("bfhtw,bfwhe->bfthe", share, v).flatten(3))
+        shift, scale, gate = of_mlp
+        x = x + gate * block.mlp(norm(x) * (1 + scale) + shift)
+    shift, scale = net.modulation(hint).chunk(2, dim=-1)
+    out = net.leave(norm(x) * (1 + scale) + shift)
+    torch.testing.assert_close(patches(net(z, t, text, said, heard), 2), out, rtol=1e-4, atol=1e-4)

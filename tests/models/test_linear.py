@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fifo_diffusion.models.linear import Activation, Linear, LinearGelu, linear, quick
+from fifo_diffusion.models.linear import Activation, Linear, LinearGelu, convolve, linear, quick, together
 
 AFTER: dict[Activation, nn.Module] = {"none": nn.Identity(), "gelu": nn.GELU(), "gelu-tanh": nn.GELU("tanh")}
 
@@ -25,6 +25,29 @@ def test_a_product_and_what_comes_after_it_are_torchs(
         got = linear(x, weight, bias, then)
     # GELU and its tanh differ by up to 5e-4, far above what another order of sums does.
     torch.testing.assert_close(got, AFTER[then](functional.linear(x, weight, bias)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("bias", [None, drawn(40)])
+def test_what_is_added_in_the_same_pass_is_added_once(bias: torch.Tensor | None, gradients: bool) -> None:
+    x, weight, plus = drawn(2, 5, 24), drawn(40, 24), drawn(2, 5, 40)
+    pictures, kernel = drawn(2, 24, 5, 4).contiguous(memory_format=torch.channels_last), drawn(40, 24, 3, 1)
+    others, before = drawn(2, 40, 5, 4), plus.clone()
+    with torch.set_grad_enabled(gradients):
+        got, seen = linear(x, weight, bias, plus=plus), convolve(pictures, kernel, bias, (1, 0), others)
+    assert torch.equal(plus, before)
+    torch.testing.assert_close(got, plus + functional.linear(x, weight, bias), rtol=1e-5, atol=1e-5)
+    want = others + functional.conv2d(pictures, kernel, bias, padding=(1, 0))
+    torch.testing.assert_close(seen, want, rtol=1e-5, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [False, True])
+def test_layers_together_are_the_layers_one_by_one(bias: bool) -> None:
+    layers = [nn.Linear(24, 40, bias) for _ in range(3)]
+    x = drawn(2, 5, 24)
+    for got, layer in zip(together(x, *layers), layers, strict=True):
+        torch.testing.assert_close(got, layer(x), rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()

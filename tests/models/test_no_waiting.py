@@ -16,6 +16,7 @@ from fifo_diffusion.engine import Engine, Solver, State
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models import MODELS, load
+from fifo_diffusion.models.embedded.model import Embedded
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.protocols import GUIDANCE, NEGATIVE
 from fifo_diffusion.schedule import rectified_flow
@@ -64,6 +65,8 @@ def test_the_test_sees_what_waits(wait: Callable[[Tensor], object]) -> None:
 def engine_of(case: Case, folder: Path, device: torch.device) -> tuple[Engine, State]:
     """A model at tiny size, each stream of its windows with a guidance of its own, in a queue of noise."""
     model = load(case.name, device, torch.float32, case.make(folder) if case.make else None)
+    if isinstance(model, Embedded) and device.type == "cpu":
+        model.save_memory()  # there, and only there, it looks at what it is asked: see `Once`
     plan, schedule = Plan(MODELS[case.name].window, 1, "last"), model.schedule(MODELS[case.name].window, "even")
     positive, negative = model.embed(["a red balloon"]), model.embed_negative(["a blue fish, and more"])
     cond = {**positive, **{NEGATIVE + name: c for name, c in negative.items()}, GUIDANCE: torch.tensor([[3.0]])}

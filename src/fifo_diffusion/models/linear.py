@@ -26,40 +26,69 @@ _NAMES: dict[Activation, tuple[str, list[float], str]] = {
 }
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: Activation = "none") -> Tensor:
-    """(..., in), (out, in), (out,) -> (..., out), as torch's own `linear`, with what comes right after it.
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, then: Activation = "none", plus: Tensor | None = None
+) -> Tensor:
+    """(..., in), (out, in), (out,) -> (..., out), as torch's own `linear`, with what comes right after it: an
+    activation, or else the sum with `plus`, (..., out).
 
     With gradients, for other precisions and on other devices it is torch's.
     """
+    assert then == "none" or plus is None
     if HERE and x.dtype in _QUICK and x.device.type == "cpu" and not torch.is_grad_enabled():
         product = _whole if torch.compiler.is_compiling() else _onednn
-        out: Tensor = product(x, weight, bias, then)
+        out: Tensor = product(x, weight, bias, then, plus)
         return out
     out = F.linear(x, weight, bias)
-    return out if then == "none" else F.gelu(out, approximate="tanh" if then == "gelu-tanh" else "none")
+    out = out if then == "none" else F.gelu(out, approximate="tanh" if then == "gelu-tanh" else "none")
+    return out if plus is None else plus + out
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *_NAMES[then])  # type: ignore[index]
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, then: str, plus: Tensor | None) -> Tensor:
+    op = torch.ops.mkldnn._linear_pointwise
+    if plus is not None:
+        summed: Tensor = op.binary(x, plus, weight, bias, "add")
+        return summed
+    out: Tensor = op(x, weight, bias, *_NAMES[then])  # type: ignore[index]
     return out
 
 
 @torch.library.custom_op("fifo_diffusion::linear", mutates_args=())
-def _whole(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+def _whole(x: Tensor, weight: Tensor, bias: Tensor | None, then: str, plus: Tensor | None) -> Tensor:
     """The product as one piece to torch.compile, whose own handling of oneDNN's wants weights that it holds itself."""
-    return _onednn(x, weight, bias, then)
+    return _onednn(x, weight, bias, then, plus)
 
 
 @_whole.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor | None, then: str) -> Tensor:
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, then: str, plus: Tensor | None) -> Tensor:
     return x.new_empty(*x.shape[:-1], len(weight))
+
+
+def together(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    """What each of the layers, all as wide, makes of x.  On a CPU in one product, which reads x once; their weights are
+    joined anew each time, for a LoRA may have changed them."""
+    apart = x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling()
+    if apart or not HERE or any(layer.bias is not None for layer in layers):
+        return tuple(layer(x) for layer in layers)
+    return linear(x, torch.cat([layer.weight for layer in layers])).chunk(len(layers), dim=-1)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], plus: Tensor) -> Tensor:
+    """(N, in, height, width) -> (N, out, height, width), with plus added; on a CPU in one pass, as `linear`."""
+    quick = HERE and x.dtype in _QUICK and x.device.type == "cpu"
+    if not quick or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return plus + F.conv2d(x, weight, bias, padding=padding)
+    out: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
+        x, plus, weight, bias, padding, (1, 1), (1, 1), 1, "add", 1.0, None, [], None
+    )
+    return out
 
 
 class Linear(nn.Linear):
     """nn.Linear by `linear`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        return linear(x, self.weight, self.bias, plus=plus)
 
 
 class LinearGelu(nn.Linear):

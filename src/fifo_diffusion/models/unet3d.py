@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from fifo_diffusion.models.along import AlongFrames
 from fifo_diffusion.models.frame_attention import FrameAttention, RelativeAttention, RelativePosition
+from fifo_diffusion.models.group_norm import group_norm
 from fifo_diffusion.models.latent import MOST_ROWS, LatentModel
 from fifo_diffusion.models.place_attention import PlaceAttention
 from fifo_diffusion.models.unet3d_layers import attend_along, layers, repeated
@@ -148,7 +149,7 @@ class FrameUNet(UNet3DConditionModel):
                 x = layer(x, emb, text, frames)
             for up in block.upsamplers or ():
                 x = up(x, skips[-1].shape[2:] if odd else None)
-        x = self.conv_out(functional.silu(self.conv_norm_out(x), inplace=True))
+        x = self.conv_out(group_norm(self.conv_norm_out, x, silu=True))
         return torch.unflatten(x, 0, (-1, frames)).transpose(1, 2)
 
 

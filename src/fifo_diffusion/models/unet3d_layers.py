@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import TemporalConvLayer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from fifo_diffusion.models.linear import linear
+from fifo_diffusion.models.group_norm import group_norm
+from fifo_diffusion.models.linear import convolve, linear
 
 
 class Layer(NamedTuple):
@@ -57,11 +58,11 @@ def repeated(x: Tensor, rows: int) -> Tensor:
 
 
 def residual(net: Any, x: Tensor, emb: Tensor) -> Tensor:
-    y = net.conv1(F.silu(_norm(net.norm1, x), inplace=True))
+    y = net.conv1(group_norm(net.norm1, x, silu=True))
     y += repeated(net.time_emb_proj(emb), len(x))[:, :, None, None]
-    y = net.conv2(F.silu(_norm(net.norm2, y), inplace=True))
-    out: Tensor = y + (x if net.conv_shortcut is None else net.conv_shortcut(x))
-    return out
+    y = group_norm(net.norm2, y, silu=True)
+    x = x if net.conv_shortcut is None else net.conv_shortcut(x)
+    return convolve(y, net.conv2.weight, net.conv2.bias, (1, 1), plus=x)
 
 
 def _clips(x: Tensor, frames: int) -> Tensor:
@@ -72,55 +73,50 @@ def _clips(x: Tensor, frames: int) -> Tensor:
 def convolve_along(net: Any, x: Tensor, frames: int) -> Tensor:
     """Convolutions over (time, place): the published form is over (time, height, width), which torch computes four
     times as slowly in float32 on a CPU."""
-    y = _clips(x, frames)
-    for norm, *_, convolution in (net.conv1, net.conv2, net.conv3, net.conv4):
+    y = clips = _clips(x, frames)
+    for norm, *_, convolution in (net.conv1, net.conv2, net.conv3):
         weight = convolution.weight.squeeze(-1)
-        y = F.conv2d(F.silu(norm(y), inplace=True), weight, convolution.bias, padding=(1, 0))
-    return x + torch.unflatten(y.transpose(1, 2).flatten(0, 1), 2, x.shape[2:])
+        y = F.conv2d(group_norm(norm, y, silu=True), weight, convolution.bias, padding=(1, 0))
+    norm, *_, last = net.conv4
+    y = convolve(group_norm(norm, y, silu=True), last.weight.squeeze(-1), last.bias, (1, 0), plus=clips)
+    return torch.unflatten(y.transpose(1, 2).flatten(0, 1), 2, x.shape[2:])
 
 
 def attend_within(net: Any, x: Tensor, text: Tensor, frames: int) -> Tensor:
-    y = _project(net.proj_in, _norm(net.norm, x).permute(0, 2, 3, 1).flatten(1, 2))  # (B F, H W, C)
+    y = _project(net.proj_in, group_norm(net.norm, x).permute(0, 2, 3, 1).flatten(1, 2))  # (B F, H W, C)
     rows = len(text) * frames
     for block in net.transformer_blocks:
-        y = y + block.attn1(block.norm1(y))
+        y = block.attn1(block.norm1(y), plus=y)
         y = repeated(y, rows)
-        y = y + _read(block.attn2, block.norm2(y), text)
-        y = y + feed_forward(block.ff, block.norm3(y))
-    y = _project(net.proj_out, y)
-    return torch.unflatten(y, 1, x.shape[2:]).permute(0, 3, 1, 2) + repeated(x, rows)
+        y = _read(block.attn2, block.norm2(y), text, plus=y)
+        y = feed_forward(block.ff, block.norm3(y), plus=y)
+    y = _project(net.proj_out, y, plus=repeated(x, rows).permute(0, 2, 3, 1).flatten(1, 2))
+    return torch.unflatten(y, 1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 def attend_along(net: Any, x: Tensor, frames: int) -> Tensor:
-    y = net.norm(_clips(x, frames))  # (B, C, F, H W)
+    y = group_norm(net.norm, _clips(x, frames))  # (B, C, F, H W)
     y = _project(net.proj_in, y.permute(0, 2, 3, 1))  # (B, F, H W, C)
     for block in net.transformer_blocks:
         y = y + _from_frame_to_frame(block.attn1, block.norm1(y))
         y = y + _from_frame_to_frame(block.attn2, block.norm2(y))
-        y = y + feed_forward(block.ff, block.norm3(y))
-    y = _project(net.proj_out, y)  # (B, F, H W, C)
-    return torch.unflatten(y.flatten(0, 1), 1, x.shape[2:]).permute(0, 3, 1, 2) + x
+        y = feed_forward(block.ff, block.norm3(y), plus=y)
+    y = _project(net.proj_out, y, plus=_clips(x, frames).permute(0, 2, 3, 1))  # (B, F, H W, C)
+    return torch.unflatten(y.flatten(0, 1), 1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
-def _norm(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-    """Over each picture.  With channels last, half precision and narrow groups torch is up to 40 times as slow on a CPU
-    as with channels first, copy included."""
-    narrow = norm.num_channels < 16 * norm.num_groups
-    slow = narrow and x.device.type == "cpu" and x.dtype is not torch.float32
-    out: Tensor = norm(x.contiguous() if slow else x)
-    return out
-
-
-def _project(layer: Any, x: Tensor) -> Tensor:
+def _project(layer: Any, x: Tensor, plus: Tensor | None = None) -> Tensor:
     """(..., C) -> (..., C'); some folders keep these as convolutions over one place."""
-    return linear(x, layer.weight.flatten(1), layer.bias)
+    return linear(x, layer.weight.flatten(1), layer.bias, plus=plus)
 
 
-def _read(attn: Attention, x: Tensor, text: Tensor) -> Tensor:
+def _read(attn: Attention, x: Tensor, text: Tensor, plus: Tensor) -> Tensor:
     """Attention from x (m B F, H W, C) to its text, whose keys and values are computed once for all frames that hear
-    it."""
-    out: Tensor = attn(x.reshape(text.shape[0] * text.shape[1], -1, x.shape[2]), text.flatten(0, 1))
-    return out.view(x.shape)
+    it, and plus, which is like x, added."""
+    shape = x.shape
+    x, plus = (each.reshape(text.shape[0] * text.shape[1], -1, each.shape[2]) for each in (x, plus))
+    out: Tensor = attn(x, text.flatten(0, 1), plus=plus)
+    return out.view(shape)
 
 
 def _from_frame_to_frame(attn: Attention, x: Tensor) -> Tensor:
@@ -130,9 +126,8 @@ def _from_frame_to_frame(attn: Attention, x: Tensor) -> Tensor:
     return out.view(b, places, f, c).transpose(1, 2)
 
 
-def feed_forward(net: Any, x: Tensor) -> Tensor:
+def feed_forward(net: Any, x: Tensor, plus: Tensor | None = None) -> Tensor:
     """GEGLU (arXiv:2002.05202): the half with the gate goes through GELU, the other is multiplied by it."""
     enter, leave = net.net[0].proj, net.net[2]
     (w, gate), (bias, gate_bias) = enter.weight.chunk(2), enter.bias.chunk(2)
-    out: Tensor = leave(linear(x, w, bias).mul_(linear(x, gate, gate_bias, "gelu")))
-    return out
+    return linear(linear(x, w, bias).mul_(linear(x, gate, gate_bias, "gelu")), leave.weight, leave.bias, plus=plus)

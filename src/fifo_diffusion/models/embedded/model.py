@@ -23,6 +23,7 @@ from fifo_diffusion.models.compiled import compiled
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.text import TextEncoder
 from fifo_diffusion.models.embedded.transformer import VideoTransformer, time_rates
+from fifo_diffusion.models.once import Once
 from fifo_diffusion.protocols import Cond, Denoiser, Temporal, Turn
 from fifo_diffusion.schedule import NoiseSchedule, cosine, paper, variance_preserving
 
@@ -53,6 +54,7 @@ class Embedded(Model):
         )
         self._text = _filled(text, folder / "text.safetensors").to(device)
         self._video = _filled(video, folder / "transformer.safetensors").to(device, dtype)
+        self._told = Once(self._video.told)
         self._pictures = _filled(Autoencoder(self.channels), folder / "autoencoder.safetensors").to(device)
 
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
@@ -85,8 +87,14 @@ class Embedded(Model):
             text, words, heard = text[:, None], words[:, None], heard[:, None]
         if self._along is not None:
             self._along.frames = z.shape[2]
-        velocity: Tensor = self._video(z.to(self.dtype), t, text, words, heard, turn)
-        return velocity.to(z.dtype)
+        # Texts of their own pass from frame to frame as the queue moves on, and what is made of them is large.
+        told = (self._told if text.shape[1] == 1 else self._video.told)(
+            t, text, words, heard, z.shape[3], z.shape[4], turn
+        )
+        return self._video.answer(z.to(self.dtype), told).to(z.dtype)
+
+    def save_memory(self) -> None:
+        self._told.most = 0
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Cond:

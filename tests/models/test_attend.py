@@ -1,10 +1,12 @@
-"""Attention within a picture says what its formula says, one head after the other or by torch."""
+"""Attention says what its formula says, whichever way it is computed."""
 
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
 
-from fifo_diffusion.models.place_attention import MANY, PlaceAttention, attention
+from fifo_diffusion.models import attend
+from fifo_diffusion.models.attend import MANY, attention
+from fifo_diffusion.models.place_attention import PlaceAttention
 
 
 def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
@@ -13,9 +15,13 @@ def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
-@pytest.mark.parametrize(("asking", "answering"), [(MANY, MANY + 3), (MANY, 7), (5, 5)])
-def test_it_is_its_formula(dtype: torch.dtype, off: float, asking: int, answering: int) -> None:
-    """Heads as a layer makes them: strided."""
+@pytest.mark.parametrize(("asking", "answering"), [(MANY, MANY + 3), (MANY, 7), (5, 5), (5, 64)])
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_it_is_its_formula(
+    dtype: torch.dtype, off: float, asking: int, answering: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads as a layer makes them: strided; all of a window at once, one by one, or some and a rest."""
+    monkeypatch.setattr(attend, "MOST", at_once * asking * answering * dtype.itemsize)
     q, k, v = (
         drawn(2, tokens, 3, 16, seed=seed).to(dtype).transpose(1, 2)
         for seed, tokens in enumerate((asking, answering, answering))
