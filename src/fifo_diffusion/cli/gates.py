@@ -73,7 +73,7 @@ def gates(
 
     def tell(gates: Iterable[Gate]) -> None:
         for gate in gates:
-            out.print(gate)
+            out.print(str(gate))
             found.append(gate)
 
     console.print("[dim]the judge is trained first where it is not there yet[/]")
