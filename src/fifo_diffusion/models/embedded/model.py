@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from fifo_diffusion.decode import PerFrame, encode_each
 from fifo_diffusion.errors import ModelError
+from fifo_diffusion.models.attend import attention
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.compiled import compiled
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
@@ -70,8 +70,8 @@ class Embedded(Model):
     def attend_over(self, temporal: Temporal) -> None:
         """Space is attended to together with time, so a part of the frames is all their tokens."""
         self._along = _Along(temporal)
-        for attention in self._video.attentions():
-            attention.attend = self._along
+        for layer in self._video.attentions():
+            layer.attend = self._along
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -146,7 +146,7 @@ class _Along:
 
         def attend(part: slice) -> Tensor:
             tokens = slice(part.start * each, part.stop * each)
-            mixed = scaled_dot_product_attention(q[:, :, tokens], k[:, :, tokens], v[:, :, tokens])
+            mixed = attention(q[:, :, tokens], k[:, :, tokens], v[:, :, tokens])
             return torch.unflatten(mixed.transpose(1, 2), 1, (-1, each))
 
         return self.temporal(attend, self.frames).flatten(1, 2).transpose(1, 2)
