@@ -313,6 +313,12 @@ def test_stream_gates_find_the_worst_block_a_fall_and_a_flicker() -> None:
     assert not falling["worst 100 frames beside base clips: motion"].passed
     assert not falling["change over the video at most: motion"].passed
     assert falling["change over the video at most: scene"].passed
+    ten = gates(_stream([9] * 10), _stream([9] * 10))  # a line through equal points is level but for rounding
+    assert all(gate.passed for gate in ten.values())
+    colourless = _stream([9, 9])
+    for clip in (clip for block in colourless["right"] for clip in block):
+        del clip["colour"]
+    assert not [name for name in gates(colourless) if "colour" in name]
     flicker = "jitter, off that of real renders by"
     assert gates(_stream([9, 9], 1.14))[flicker].passed
     assert not gates(_stream([9, 9], 1.16))[flicker].passed
