@@ -86,6 +86,8 @@ def test_seconds_and_a_name_from_the_prompt(tmp_path: Path) -> None:
         (["generate", "a", "--script", "none.yaml", "--prompt", "9: b"], "both --prompt and --script"),
         (["generate", "a", "--blend", "slow", "--live"], "'slow' is no time"),
         (["generate", "a", "--prompt", "2s: b", "--fps", "nan"], "fps is nan"),
+        (["evaluate", "gates", "--model", "gauss"], "has no gates"),
+        (["evaluate", "gates", "--streams", "1", "--frames", "9"], "of 16 frames or more"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: list[str], says: str) -> None:

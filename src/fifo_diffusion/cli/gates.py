@@ -53,14 +53,19 @@ def gates(
 
     own, out = card("embedded"), Console(highlight=False)
     torch.set_num_threads(threads or torch.get_num_threads())
+    shipped = {"embedded": WEIGHTS, "embedded-large": WEIGHTS_LARGE}
+    if model not in shipped:
+        raise BadInput(f"model {model!r} has no gates; those that have are {', '.join(shipped)}")
+    if clips < 1 or streams < 0 or frames < own.window:
+        raise BadInput(
+            f"{clips} clips, {streams} streams of {frames} frames were asked for; give 1 clip or more, 0 streams or "
+            f"more, of {own.window} frames or more"
+        )
     folder = folder or kept()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}); name another, --folder") from error
-    shipped = {"embedded": WEIGHTS, "embedded-large": WEIGHTS_LARGE}
-    if model not in shipped:
-        raise BadInput(f"model {model!r} has no gates; those that have are {', '.join(shipped)}")
     network = Embedded(weights or shipped[model], torch.device("cpu"), torch.float32)
     kind = KINDS[network.world]
     sprites = kind.load_sprites(kind.fetch(folder / "art"), kind.size)

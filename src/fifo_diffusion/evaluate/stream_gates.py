@@ -47,9 +47,11 @@ def streams(
 ) -> Iterator[Found]:
     """What is found of each stream, of the prompts and seeds that the base clips have.
 
-    make: `fifo_diffusion.stream`, of this model in its settings.
+    make: `fifo_diffusion.stream`, of this model in its settings.  What another judge found is not taken for this one's.
     """
-    key = sha256(json.dumps([model.weights, frames, dict(settings)], sort_keys=True).encode()).hexdigest()[:12]
+    judged_by = sha256(b"".join(value.numpy().tobytes() for value in judge.state_dict().values())).hexdigest()
+    what = [model.weights, judged_by, frames, dict(settings)]
+    key = sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     (folder / "streams").mkdir(parents=True, exist_ok=True)
     for seed, caption in enumerate(drawn(world, count)):
         file = folder / "streams" / f"{key}-{seed}.json"
