@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fifo_diffusion.engine import Engine, State
+from fifo_diffusion.engine import Engine, State, check_finite
 from fifo_diffusion.errors import BadInput, NotFinite
 from fifo_diffusion.execute import Serial
 from fifo_diffusion.models.gauss import GaussianVideo
@@ -111,6 +111,25 @@ def test_calls_and_settle_are_usable_apart(engine: Make, clip: Clip) -> None:
         assert torch.equal(state.queue, state_apart.queue)
 
 
+def test_all_that_a_state_may_hold_is_saved(tmp_path: Path) -> None:
+    parts = {name: torch.randn(1, 2, 3, 2, 2) for name in ("queue", "past", "given", "seen")}
+    state = State(iteration=-3, ramp=2, **parts)
+    save_file(state.tensors(), tmp_path / "state.safetensors")
+    again = State.from_tensors(load_file(tmp_path / "state.safetensors"))
+    assert {f.name for f in dataclasses.fields(State)} == {"iteration", "ramp", *parts}
+    assert (again.iteration, again.ramp) == (-3, 2)
+    assert all(torch.equal(getattr(again, name), value) for name, value in parts.items())
+
+
+def test_an_endless_stream_keeps_no_graph_of_what_it_did(engine: Make, clip: Clip) -> None:
+    """Of a network whose weights could be trained: it would hold on to every iteration."""
+    weight = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    e = dataclasses.replace(engine(), execute=Serial(lambda z, t, cond: weight * z))
+    frames, state = next(e.stream(start(e, clip, cold=False)))
+    assert not frames.requires_grad
+    assert not state.queue.requires_grad
+
+
 def test_a_state_is_not_changed_by_advancing_it(engine: Make, clip: Clip) -> None:
     e = engine(solver="2m")
     _, state = take(e, start(e, clip, cold=False), 2)
@@ -200,6 +219,25 @@ def test_every_window_hears_its_own_frame_numbers(engine: Make, clip: Clip) -> N
         torch.testing.assert_close(frames, want, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
+@pytest.mark.parametrize("k", [1, 2])
+def test_2m_remembers_of_each_frame_what_was_last_expected_of_it(engine: Make, clip: Clip, k: int, cold: bool) -> None:
+    e = engine("last", 4, 2, k, solver="2m")
+    state, last = start(e, clip, cold), dict[int, Tensor]()
+    for _ in range(e.plan.levels + 4):
+        answers = e.execute(e.calls(state))
+        expected, first = e.expected(state, answers), e.entered(state) - e.plan.length
+        for p, level in enumerate(e.plan.level.tolist()):
+            if level < state.ramp if state.ramp else level:  # those that move
+                last[first + p] = expected[:, :, p]
+        _, state = e.settle(state, answers)
+        first = e.entered(state) - e.plan.length
+        assert state.past is not None
+        for p in range(e.plan.length):
+            if first + p in last:
+                assert torch.equal(state.past[:, :, p], last[first + p])
+
+
 # --- the start without a clip ---
 
 
@@ -208,7 +246,7 @@ def test_the_ramp_takes_every_place_to_its_level(engine: Make, clip: Clip, setti
     e = engine(**setting)
     plan = e.plan
     state = start(e, clip, cold=True)
-    told = torch.full((plan.length,), plan.levels)
+    told, hidden = torch.full((plan.length,), plan.levels), e.hidden(state)
     iterations = 0
     while state.ramp:
         heard = torch.full((plan.length,), -1.0, dtype=torch.float64)
@@ -222,7 +260,7 @@ def test_the_ramp_takes_every_place_to_its_level(engine: Make, clip: Clip, setti
         assert frames.shape[2] == 0
         assert state.iteration == 0
     assert torch.equal(told, plan.level)
-    assert iterations == plan.levels - (plan.context == 0)
+    assert iterations == hidden == plan.levels - (plan.context == 0)
     frames, state = e.advance(state)
     assert (frames.shape[2], state.iteration) == (plan.frames_per_level, 1)
 
@@ -230,7 +268,7 @@ def test_the_ramp_takes_every_place_to_its_level(engine: Make, clip: Clip, setti
 def test_the_ramp_is_plain_sampling_that_stops_on_the_way(clip: Clip) -> None:
     """One window over everything, frame by frame with the flow's own equation, no engine."""
     plan = Plan(6, 1, "all")
-    table = rectified_flow(plan.levels)
+    table = rectified_flow(plan.levels, shift=3.0)  # each step is another one
     net = GaussianVideo(table)
     e = Engine(plan=plan, schedule=table, execute=Serial(net), condition=lambda f: {}, noise=SeededNoise(1))
     like = clip(1)[:, :, 0]
@@ -282,7 +320,7 @@ def test_a_network_that_breaks_loses_no_frame_made_before(engine: Make, clip: Cl
     def breaks(calls: Any) -> Any:
         answers = inner(calls)
         if next(count) == 7:  # iteration 3: iterations -4 .. -1 are the run-in
-            answers[0][:, :, 2] = math.nan  # the place that is about to leave
+            answers[0][0, 0, 2, 0, 0] = math.nan  # one number of the place that is about to leave
         return answers
 
     broken = dataclasses.replace(e, execute=breaks).stream(start(e, clip, cold=False))
@@ -290,6 +328,9 @@ def test_a_network_that_breaks_loses_no_frame_made_before(engine: Make, clip: Cl
     assert torch.equal(torch.cat(got, dim=2), good[:, :, :3])
     with pytest.raises(NotFinite, match=r"in frame 3;"):
         next(broken)
+    for number, where in ((0, r"in frame 0, 1;"), (-2, "in the run-in")):
+        with pytest.raises(NotFinite, match=where):
+            check_finite(torch.full((1, 1, 2, 1, 1), math.nan), number)
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,10 @@
     6  making  batch
     5  session
     4  decide  dealing  evaluate  training  progress  doctor  runs
-    3  models  methods  decode  sinks  prompts  guidance  execute  ranks  groups  together  sources  preview
-       checkpoint
-    2  engine  baseclip  sidecar  script  job
-    1  schedule  windows  noise  config  world  devices  meter  lost  memory  overlap
-    0  protocols  errors  version  digest  whole  trail  interrupt
+    3  models  methods  decode  sinks  prompts  guidance  execute  ranks  together  sources  preview  checkpoint
+    2  engine  baseclip  sidecar  script  job  groups
+    1  schedule  windows  noise  config  world  devices  meter  lost  memory  overlap  whole
+    0  protocols  errors  version  digest  trail  interrupt
 
 `__init__`, `__main__` and `api` are the door: they may know every room.  A room is a module or a package;
 what is inside one package is its own affair.  The command line, the server and a batch's workers may also know `api`.
@@ -29,9 +28,9 @@ NAME = "fifo_diffusion"
 ROOT = Path(fifo_diffusion.__path__[0])
 
 FLOORS = [
-    {"protocols", "errors", "version", "digest", "whole", "trail", "interrupt"},
-    {"schedule", "windows", "noise", "config", "world", "devices", "meter", "lost", "memory", "overlap"},
-    {"engine", "baseclip", "sidecar", "script", "job"},
+    {"protocols", "errors", "version", "digest", "trail", "interrupt"},
+    {"schedule", "windows", "noise", "config", "world", "devices", "meter", "lost", "memory", "overlap", "whole"},
+    {"engine", "baseclip", "sidecar", "script", "job", "groups"},
     {
         "models",
         "methods",
@@ -41,7 +40,6 @@ FLOORS = [
         "guidance",
         "execute",
         "ranks",
-        "groups",
         "together",
         "sources",
         "preview",
@@ -60,7 +58,7 @@ ALSO = {("models", "decode"), ("methods", "models"), ("cli", "api"), ("server", 
 HEAVY = {"diffusers", "transformers"}
 MAY_BE_HEAVY = {"models", "training", "evaluate"}
 # The other modules of these are loaded when they are used.
-LIGHT = {f"models/{name}.py" for name in ("__init__", "base", "card", "files")}
+LIGHT = {f"models/{name}.py" for name in ("__init__", "base", "card", "cards", "files")}
 
 
 class Import(NamedTuple):

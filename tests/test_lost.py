@@ -21,8 +21,10 @@ from typer.main import get_command
 
 from fifo_diffusion import api, checkpoint
 from fifo_diffusion.sinks import read_frames
-from test_together import LONG_ENOUGH, SAID, straight
+from test_together import COMMAND, LONG_ENOUGH, SAID, straight
 from torchrun import CABLE, FIFO, TORCHRUN, Job, hosts, kill, latest, no_hosts, start, unplug, until, workers
+
+pytestmark = pytest.mark.xdist_group("processes")  # many of them at once, so one such test at a time
 
 SILENCE = "4"  # seconds, more than a loaded machine leaves a process waiting
 OFTEN = ["--checkpoint-every", "0.1s"]
@@ -128,7 +130,8 @@ def test_a_lost_network_ends_both_hosts(tmp_path: Path) -> None:
 
 def test_what_is_said_saved_and_stopped_on_one_rank_holds_for_all(tmp_path: Path) -> None:
     """A prompt said live, a checkpoint of what was said, and Ctrl-C to torchrun itself."""
-    ranks = ["--standalone", "--nproc-per-node", "2", *FIFO, "generate", "1", *SAID[3:]]
+    (tmp_path / "command.py").write_text(COMMAND)
+    ranks = ["--standalone", "--nproc-per-node", "2", "command.py", "generate", "1", *SAID[3:]]
     with torchrun(*ranks, *OFTEN, "--live", "--begin", "noise", "-o", "a.mp4", folder=tmp_path) as job:
         until(lambda: latest(tmp_path) > 0, [job], LONG_ENOUGH)
         assert job.stdin is not None
@@ -140,6 +143,7 @@ def test_what_is_said_saved_and_stopped_on_one_rank_holds_for_all(tmp_path: Path
         job.send_signal(signal.SIGINT)
         told = end(job)
     assert heard.prompt == "2"
+    assert "gloo" not in told, told
     stopped = re.search(r"stopped; a.mp4 is whole and holds (\d+) frames; go on with: fifo resume a.mp4", told)
     assert stopped is not None, told
     assert len(list(read_frames(tmp_path / "a.mp4"))) == int(stopped[1]) > heard.at

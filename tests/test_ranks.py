@@ -25,6 +25,8 @@ from fifo_diffusion.protocols import Call, Cond, Denoiser, Executor
 from fifo_diffusion.ranks import Ranks, _deal
 from fifo_diffusion.windows import Keep, Plan
 
+pytestmark = pytest.mark.xdist_group("processes")  # many of them at once, so one such test at a time
+
 PLANS: Sequence[tuple[Keep, int, int, int]] = (  # keep, f, n, k
     ("all", 4, 2, 1),
     ("last", 4, 2, 1),
@@ -167,7 +169,7 @@ def count(rank: int, ranks: int, store: str) -> None:
     """Only what is kept travels."""
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
     execute = Ranks(Serial(lambda z, t, cond: z + 1))
-    calls = [Call(torch.full((1, 2, 4, 3, 3), float(i)), torch.zeros(1, 4), {}, slice(2, 4)) for i in range(3)]
+    calls = [Call(torch.full((1, 2, 4, 3, 3), float(i)), torch.zeros(1, 4), {}, slice(2, 4)) for i in range(4)]
     for i, answer in enumerate(execute(calls)):
         assert bool((answer[:, :, 2:] == i + 1).all())
         assert bool((answer[:, :, :2] == 0).all())
@@ -176,4 +178,4 @@ def count(rank: int, ranks: int, store: str) -> None:
 
 
 def test_only_what_is_kept_travels(tmp_path: Path) -> None:
-    assert together(count, 2, tmp_path / "store") == [0, 0]
+    assert together(count, 3, tmp_path / "store") == [0, 0, 0]

@@ -6,17 +6,27 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
+from torch.distributed import HashStore  # type: ignore[attr-defined]  # in the manual, not in __all__
 
 from fifo_diffusion import api, decide, sidecar
 from fifo_diffusion.config import Halves, Run
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, RankLost
+from fifo_diffusion.lost import hearing
 from fifo_diffusion.models.embedded.model import WEIGHTS
-from fifo_diffusion.together import silence
+from fifo_diffusion.session import Session
+from fifo_diffusion.together import Together, silence
+from test_ranks import together
 from torchrun import FIFO, TORCHRUN, Job, kill, latest, start, until, workers
+
+pytestmark = pytest.mark.xdist_group("processes")  # many of them at once, so one such test at a time
 
 SAID = ["1", "--prompt", "25: 2", "--model", "gauss", "--size", "16x16", "-n", "2", "--eta", "1", "--batch", "1"]
 SAID += ["--halves", "together"]  # three ranks would have them apart, and the file says so
@@ -96,7 +106,29 @@ def test_a_lost_rank_ends_the_job_and_the_video_goes_on_in_one_process(lost: str
     assert made.frames_sha256 == again.frames_sha256
 
 
-BROKEN = """
+# What torch's own threads of a process group do when Python is ending aborts the process: there must be none then.
+THREADS = """
+import atexit
+from pathlib import Path
+
+def threads():
+    left = [t.read_text() for t in Path("/proc/self/task").glob("*/comm") if "gloo" in t.read_text()]
+    assert not left, left
+
+atexit.register(threads)
+"""
+
+COMMAND = (
+    THREADS
+    + """
+from fifo_diffusion.cli import main
+main()
+"""
+)
+
+BROKEN = (
+    THREADS
+    + """
 import os
 import torch
 from fifo_diffusion.cli import main
@@ -115,15 +147,19 @@ def call(self, z, t, cond, /):
 GaussianVideo.__call__ = call
 main()
 """
+)
 
 
-OWN_FOLDER = """
+OWN_FOLDER = (
+    THREADS
+    + """
 import os
 from fifo_diffusion.cli import main
 
 os.chdir(os.environ["RANK"])
 main()
 """
+)
 
 
 def broken(folder: Path, script: str, *said: str, **environment: str) -> tuple[str, str]:
@@ -184,6 +220,72 @@ def test_a_host_with_bad_weights_ends_the_job_in_a_sentence(how: str, tmp_path: 
     assert "Traceback" not in own.split("error: ")[0]
     assert re.search(why, summary)
     assert rank_0_tells(f"rank 1 ended with ModelError: {why}", own), own
+
+
+def test_a_loss_is_told_by_one_rank() -> None:
+    """By rank 0 where that is left, else by the first to ask; by none where the lost one has said why."""
+
+    def ranks(*those: int) -> list[Together]:
+        store = HashStore()
+        return [Together(rank, 4, "cpu", None, None, store) for rank in those]
+
+    with ThreadPoolExecutor() as at_once:
+        assert sorted(at_once.map(Together.must_tell, ranks(1, 2, 3))) == [False, False, True]
+    first, other = ranks(0, 1)
+    first._over.set()  # it shall say nothing of itself
+    assert first.must_tell()
+    assert not other.must_tell()
+    assert other.why(RankLost("a rank is lost")) == "a rank is lost"
+    lost, left, other = ranks(3, 1, 2)
+    lost.ends(ValueError("it is\n  5"))
+    other.ends(ValueError("6"))
+    assert not left.must_tell()
+    assert (
+        left.why(RankLost("a rank is lost")) == "rank 2 ended with ValueError: 6, rank 3 ended with ValueError: it is 5"
+    )
+
+
+def stopped(rank: int, ranks: int, store: str) -> None:
+    """Rank 0 ends where Ctrl-C would end it that came while the others loaded."""
+    wait = timedelta(seconds=30)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=wait)
+    words, patient = (dist.new_group(timeout=wait) for _ in range(2))
+    group = Together(rank, ranks, "cpu", words, patient, HashStore())
+    if rank == 0:
+        session = Session(decide.resolve(Run.of({"prompt": "1", "model": "gauss", "size": (8, 8)})), group=group)
+        group.say("a word", awaited=True)
+        assert group.awaited is True
+        session._share({})
+        group.close()
+    else:
+        assert group.hear() == "a word"
+        run, *_ = group.hear()
+        group.loaded()
+        assert run.model == "gauss"
+        assert group.hear() is None  # no more iterations
+        assert group.hear() is None  # no more jobs
+        group.leave()
+    assert not dist.is_initialized()
+
+
+def test_all_ranks_leave_a_job_that_is_stopped_before_its_first_iteration(tmp_path: Path) -> None:
+    assert together(stopped, 2, tmp_path / "store") == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("[/gloo/pair.cc:1] Connection closed by peer [::1]:9", "another rank closed its connection"),
+        ("Wait timeout", "another rank has been silent for longer than FIFO_SILENCE allows"),
+        ("op.preamble.length <= op.nbytes\nat 1", r"another rank is lost (op.preamble.length <= op.nbytes)"),
+        ("", "another rank is lost (RuntimeError)"),
+    ],
+)
+def test_what_torch_says_of_a_loss_is_one_sentence(said: str, told: str) -> None:
+    with pytest.raises(RankLost, match=f"^{re.escape(told)}$"), hearing():
+        raise RuntimeError(said)
+    with pytest.raises(torch.OutOfMemoryError), hearing():
+        raise torch.OutOfMemoryError(said)
 
 
 def test_the_time_a_silent_rank_is_given_is_settable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fifo_diffusion.config import Decided
-from fifo_diffusion.errors import RankLost
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.groups import Agreed, groups
 from fifo_diffusion.guidance import Guided, GuidedLevels, Halves
-from fifo_diffusion.interrupt import stop_listening, uninterrupted
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.prompts import Table
 from fifo_diffusion.protocols import Call, Denoiser, Executor
 from fifo_diffusion.ranks import Ranks
-from fifo_diffusion.together import Together
+from fifo_diffusion.together import Together, in_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,16 +73,11 @@ class _Leading:
 
     def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
         """Whatever these calls heard is among what is shared: a cue only comes to frames not yet heard."""
-        try:
-            with uninterrupted():  # else Ctrl-C could leave the others waiting for an answer
-                self.group.say(self.prompts.cues)
-                self.group.awaited = True
-                answers = self.execute(calls)
-                self.group.awaited = False
-                return answers
-        except RankLost:
-            stop_listening()  # torchrun sends SIGTERM to those that are left, and the file must be finished
-            raise
+        with in_step():
+            self.group.say(self.prompts.cues, awaited=True)
+            answers = self.execute(calls)
+            self.group.awaited = False
+            return answers
 
 
 @dataclass(frozen=True, eq=False)

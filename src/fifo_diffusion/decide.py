@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fifo_diffusion import methods, models
 from fifo_diffusion.config import Decided, Halves, Run
-from fifo_diffusion.devices import choose_compile, choose_device, choose_dtype, memory_of
+from fifo_diffusion.devices import check_products, choose_compile, choose_device, choose_dtype, memory_of
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.groups import check_split
 from fifo_diffusion.models.card import Card
@@ -45,9 +45,13 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     here = {"device": str(device), "dtype": choose_dtype(run.dtype, device)}
     ranks = 1 if (group := together()) is None else group.ranks
     check_split(run.split, ranks, card.splits, run.model)
-    room = _room(card, run.size or card.size, here["dtype"], memory_of(device), run.split)
+    room = _room(card, run.size or card.size, here["dtype"], memory_of(device), run.split, run.fp8 != "off")
     if run.compile == "on":
         card.check_compile(run.split)
+    if run.fp8 != "off":
+        card.check_fp8(str(device))
+    if run.fp8 == "products":
+        check_products(device)
     able = card.compiles and ranks == 1
     here["compile"] = choose_compile(run.compile, device, frames) if able or run.compile == "on" else "off"
     here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
@@ -115,13 +119,13 @@ def clip_of(run: Decided) -> Clip | None:
     return None if run.clip is None else Clip(Path(run.clip), run.size, run.fps)
 
 
-def _room(card: Card, size: tuple[int, int], dtype: str, gib: float | None, split: int = 1) -> int:
+def _room(card: Card, size: tuple[int, int], dtype: str, gib: float | None, split: int = 1, fp8: bool = False) -> int:
     """How many windows of this model, each with its guidance, fit into the memory at once; 0 where none does."""
     need = card.memory
     if need is None or gib is None:
         return 64
     grown = (2 if dtype == "float32" else 1) * size[0] * size[1] / (card.size[0] * card.size[1])
-    left = gib - need.RESERVE - need.stays * (2 if dtype == "float32" else 1) / split
+    left = gib - need.RESERVE - need.stay(dtype, fp8) / split
     if left < max(need.text, need.decode * grown):
         return 0
     return int((left - need.decode * grown) // (2 * need.window * grown))  # a frame is decoded beside the windows
@@ -167,4 +171,5 @@ def told(run: Decided) -> str:
     windows = f"{run.batch} windows at once" if run.batch > 1 else "one window at a time"
     made = "compiled, which takes a while before the first frame" if run.compile == "on" else "not compiled"
     low = ", in little memory" if run.memory == "low" else ""
-    return f"{run.device}, {run.dtype}, {windows}, {made}{low} (--device, --dtype, --batch, --compile, --memory)"
+    kept = {"off": "", "weights": ", weights in 8 bits", "products": ", products in 8 bits"}[run.fp8]
+    return f"{run.device}, {run.dtype}{kept}, {windows}, {made}{low} (--device, --dtype, --batch, --compile, --memory)"

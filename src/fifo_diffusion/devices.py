@@ -101,6 +101,18 @@ def fetched(x: Tensor) -> Tensor:
     return pinned.clone()  # so that what is kept long holds no pinned memory
 
 
+def check_products(device: torch.device) -> None:
+    """Raises BadInput where products of eight-bit numbers are not to be had."""
+    instead = "give --fp8 weights, or leave --fp8 out"
+    if not hasattr(torch.nn.functional, "scaled_mm"):
+        raise BadInput(f"torch {torch.__version__} has no products in eight bits, torch 2.13 has; {instead}")
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 9):
+        name = torch.cuda.get_device_name(device)
+        raise BadInput(f"{name} has no products in eight bits, which Ada, Hopper and later GPUs have; {instead}")
+    if device.type not in ("cuda", "cpu"):
+        raise BadInput(f"products in eight bits are not to be had on {device.type}; {instead}")
+
+
 def keep_freed_memory() -> None:
     """From now on freed memory stays with this process, where the C library is glibc; elsewhere nothing happens.
 

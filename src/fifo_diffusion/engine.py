@@ -208,7 +208,7 @@ class Engine:
         """
         x0, _ = self.schedule.split(*self._answered(state, answers))
         queue = state.queue.clone()
-        queue[:, :, self._moving(state)] = x0.to(queue.dtype)
+        queue[:, :, self._moving(state)] = x0
         return queue
 
     @torch.no_grad()
@@ -298,7 +298,7 @@ class Engine:
             length = state.given.shape[2]
             at = torch.arange(length - known, length, device=z.device).clamp(min=0)
             truth = self.schedule.answer(z[:, :, :known], state.given[:, :, at], level[:known])
-            out = torch.cat([truth.to(out.dtype), out], dim=2)
+            out = torch.cat([truth, out], dim=2)  # as exact as the truth is, where answers are in half precision
         return z, out, level
 
     def _check_clip(self, clip: Tensor) -> None:

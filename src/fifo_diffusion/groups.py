@@ -41,8 +41,6 @@ def groups(size: int) -> Groups:
 
 def check_split(size: int, ranks: int, able: Sequence[int], model: str) -> None:
     """Raises BadInput where `size` ranks cannot hold one of this model's networks, or do not divide all `ranks`."""
-    if size == 1:
-        return
     if size not in able:
         can = f"it can be split over {', '.join(map(str, able[1:]))}" if len(able) > 1 else "leave --split out"
         raise BadInput(f"{model} cannot be split over {size} ranks; {can}")

@@ -27,6 +27,6 @@ def hearing() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        said = str(error)
+        said = str(error) or type(error).__name__
         how = next((how for word, how in _HOW.items() if word in said.lower()), f"is lost ({said.splitlines()[0]})")
         raise RankLost(f"another rank {how}") from error

@@ -7,8 +7,6 @@ H W height and width (latent for latents, pixels for pixels).
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 Cond = Mapping[str, Tensor]
@@ -115,16 +113,4 @@ class Decoder(Protocol):
 
         It may hold frames back (a causal 3D decoder does) and gives what is left when the latents end.
         """
-        ...
-
-
-class Sink(Protocol):
-    """Where frames go."""
-
-    def write(self, frame: NDArray[np.uint8], /) -> None:
-        """One frame, (H, W, 3)."""
-        ...
-
-    def close(self) -> None:
-        """No more frames: finish the file."""
         ...

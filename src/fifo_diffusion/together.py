@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
@@ -28,8 +28,11 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group: imported later, it keeps the default one for good
 
 from fifo_diffusion.errors import BadInput, RankLost
+from fifo_diffusion.groups import groups
+from fifo_diffusion.interrupt import stop_listening, uninterrupted
 from fifo_diffusion.job import job
 from fifo_diffusion.lost import hearing
 
@@ -65,7 +68,8 @@ class Together:
     words: Any  # a process group
     patient: Any  # another, which waits longer
     store: Any  # of torch.distributed, for what is said after a loss
-    awaited: bool = False  # rank 0: whether the others are waiting for its answers, and hear no words
+    awaited: bool = False  # rank 0: whether the others load, or wait for its answers, and hear no words
+    under_way: bool = False  # rank 0: whether the others compute along with a job
     broken: bool = False  # a word did not reach all: who waits for its end would take the next one for that
     _speaking: Lock = field(default_factory=Lock)
     _over: Event = field(default_factory=Event)
@@ -75,15 +79,16 @@ class Together:
             self._staying = Thread(target=self._stay, name="rank 0 is here", daemon=True)
             self._staying.start()
 
-    def say(self, what: Any) -> None:
-        """Rank 0: to all others.  Raises RankLost."""
-        with self._speaking:
+    def say(self, what: Any, *, awaited: bool = False) -> None:
+        """Rank 0: to all others.  awaited: they hear no more until that is taken back.  Raises RankLost."""
+        with uninterrupted(), self._speaking:  # half a word would be taken for the next one
             self._broadcast(what)
+            self.awaited = awaited  # before another word: who says it would wait for who does not hear
 
     def loaded(self) -> None:
         """On every rank: wait until all have loaded the model of a job that rank 0 has said.  Raises RankLost."""
         try:
-            with self._speaking, hearing():
+            with hearing():
                 dist.barrier(self.patient)
         except RankLost:
             self.broken = True
@@ -125,20 +130,28 @@ class Together:
         if not self.awaited and not self.broken:
             with suppress(RankLost):
                 self.say(None)
+                self.under_way = False
 
     def leave(self) -> None:
-        """The end of every rank: none closes its connections while another still reads from them."""
+        """The end of every rank: none closes its connections while another still reads from them.
+
+        The groups are let go here, which waits for their threads: one that still has an answer to let go of when Python
+        is ending would abort the process.
+        """
         with suppress(RuntimeError):
             dist.barrier(self.words)
             dist.destroy_process_group()
+        self.words = self.patient = None
+        groups.cache_clear()
 
-    def close(self, clean: bool) -> None:
-        """Rank 0: the last job is over.  clean: else the others may wait for an answer; they end when the connections
-        do.
-        """
+    def close(self) -> None:
+        """Rank 0: the last job is over, however it ended."""
         self._over.set()
+        self._staying.join(_SOON)
+        if self.under_way:  # stopped before its first iteration
+            self.dismiss()
         self.dismiss()
-        if clean:
+        if not self.awaited and not self.broken:
             self.leave()
 
     def ends(self, error: BaseException) -> None:
@@ -171,6 +184,19 @@ class Together:
             time.sleep(_LOOK / 4)
         mine = str(self.rank)
         return bool(self.store.compare_set(_TOLD, "", mine).decode() == mine)
+
+
+@contextmanager
+def in_step() -> Iterator[None]:
+    """Rank 0, around what the others wait for: Ctrl-C is heard at its end, else they would wait for ever.  After a loss
+    no signal is heard, for torchrun sends SIGTERM to those that are left, and the file must be finished.
+    """
+    try:
+        with uninterrupted():
+            yield
+    except RankLost:
+        stop_listening()
+        raise
 
 
 def in_one_line(error: BaseException) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from fifo_diffusion.errors import OutputError
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -20,6 +23,22 @@ def write_whole(path: Path, data: bytes) -> None:
             beside.unlink(missing_ok=True)
         raise
     to_disk(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Raises OutputError where no file of this name can be made; nothing is left of the try.
+
+    What the permissions say is not enough: a superuser may write to any folder, and /proc takes no file all the same.
+    """
+    if not os.path.isdir(path.parent):
+        raise OutputError(f"there is no folder {path.parent}; make it first, or write elsewhere")
+    try:
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"the folder {path.parent} takes no file {path.name} ({error.strerror}); write elsewhere"
+        ) from error
 
 
 def to_disk(path: Path) -> None:

@@ -3,7 +3,6 @@
 import itertools
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,8 @@ from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Serial
 from fifo_diffusion.groups import Agreed, Groups, check_split, groups
 from fifo_diffusion.guidance import Guided
-from fifo_diffusion.models import MODELS
+from fifo_diffusion.models.cards import MODELS
+from fifo_diffusion.models.eight_bits import in_eight_bits
 from fifo_diffusion.models.split import Part
 from fifo_diffusion.models.wan import LARGE, SMALL, split_wan, wan
 from fifo_diffusion.noise import SeededNoise
@@ -35,6 +35,10 @@ from fifo_diffusion.schedule import rectified_flow
 from fifo_diffusion.sinks.reading import read_frames
 from fifo_diffusion.windows import Plan
 from test_ranks import together
+from test_together import COMMAND
+from torchrun import TORCHRUN
+
+pytestmark = pytest.mark.xdist_group("processes")  # many of them at once, so one such test at a time
 
 ROUNDING = 2e-5  # of latents about 1: sums of another order, in float32, over 8 levels of 2 evaluations
 
@@ -86,6 +90,12 @@ def work(rank: int, ranks: int, store: str) -> None:
         torch.testing.assert_close(got, alone, rtol=0, atol=ROUNDING)
         if rank == 0:
             torch.save(got, f"{store}.by {size}")
+    if ranks == 2:  # in eight bits it is about as near to float32 as the whole network in eight bits
+        eight = tiny_wan.transformer(heads=4)
+        for each in (eight, network):
+            in_eight_bits(each, torch.float32, products=True)
+        whole, split = (made - alone for made in (frames(eight), frames(network, partial(dealt, made))))
+        assert 0.2 < float(split.square().mean() / whole.square().mean()) < 1.5
     # Where the ranks of a group disagree, all go on with what its first one said.
     (answer,) = Agreed(lambda calls: [torch.full((3,), float(rank))], groups(2).within)([])
     assert torch.equal(answer, torch.full((3,), float(rank // 2 * 2)))
@@ -130,9 +140,9 @@ def test_the_parts_are_the_network() -> None:
     name = "blocks.1.attn1.to_q.weight"
     rows = [network.state_dict()[name] for network in parts]
     assert torch.equal(torch.cat(rows), whole.state_dict()[name])
-    name = "blocks.0.ffn.net.2.weight"
-    columns = [network.state_dict()[name] for network in parts]
-    assert torch.equal(torch.cat(columns, dim=1), whole.state_dict()[name])
+    name = "blocks.0.ffn.net.2{}.weight"
+    columns = [network.state_dict()[name.format(".own")] for network in parts]
+    assert torch.equal(torch.cat(columns, dim=1), whole.state_dict()[name.format("")])
     assert held(parts[0]) == held(parts[1]) < 0.75 * held(whole)
 
 
@@ -157,17 +167,16 @@ def test_what_cannot_be_split_is_refused() -> None:
         resolve(Run.of({"prompt": "a", "model": "wan-1.3b", "split": 2, "device": "cpu"}))
 
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-
-
 def test_the_command_makes_the_pictures_of_one_process(tmp_path: Path) -> None:
-    """But for a step of 256; the ranks make the base clip together."""
+    """But for a step of 256; the ranks make the base clip together, and end with no thread at work."""
     weights = tiny_wan.make(tmp_path / "weights")
     said = {"model": "wan-1.3b", "weights": weights, "size": (16, 16), "partitions": 1, "frames": 6, "device": "cpu"}
     api.make(Run.of({"prompt": "a red balloon", **said}), f"{tmp_path / 'alone'}/")
     flags = ["--model", "wan-1.3b", "--weights", weights, "--size", "16x16", "-n", "1", "--frames", "6", "-q"]
+    (tmp_path / "command.py").write_text(COMMAND)
+    ranks = [*TORCHRUN, "--standalone", "--nproc-per-node", "4", "command.py"]
     job = subprocess.run(
-        [*TORCHRUN, "4", "-m", "fifo_diffusion", "generate", "a red balloon", "--split", "2", *flags, "-o", "split/"],
+        [*ranks, "generate", "a red balloon", "--split", "2", *flags, "-o", "split/"],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         stderr=subprocess.PIPE,
@@ -175,6 +184,8 @@ def test_the_command_makes_the_pictures_of_one_process(tmp_path: Path) -> None:
         timeout=120,
     )
     assert job.returncode == 0, job.stderr
+    assert "gloo" not in job.stderr, job.stderr
+    assert "float32" not in job.stderr, job.stderr  # diffusers warns of what is none of the user's affairs
     pairs = list(zip(read_frames(tmp_path / "split"), read_frames(tmp_path / "alone"), strict=True))
     assert len(pairs) == 6
     assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in pairs)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from fifo_diffusion.errors import BadInput, RankLost
 
 if TYPE_CHECKING:
     from fifo_diffusion.together import Together
+
+
+_FOLLOWS = 2  # seconds: a loss comes of another rank's end, which torchrun may see as late as this one's
 
 
 @contextmanager
@@ -38,7 +42,7 @@ def among_ranks() -> Iterator[bool]:
         return
     with _told_once(group):
         if group.rank == 0:
-            with _leading(group):
+            with closing(group):
                 yield True
             return
         for stop in (signal.SIGINT, signal.SIGTERM):
@@ -49,16 +53,33 @@ def among_ranks() -> Iterator[bool]:
 
 
 @contextmanager
-def _leading(group: Together) -> Iterator[None]:
-    clean = False
+def at_once() -> Iterator[None]:
+    """Around all else: a rank that cannot leave the others, for one is lost or this one has failed, ends without
+    Python's own end.  There a thread of its process groups would abort it, or wait for the lost one.
+    """
+    code: object = 0
     try:
         yield
-        clean = True
-    except SystemExit as end:  # how a command ends
-        clean = not end.code
-        raise
-    finally:
-        group.close(clean)
+    except BaseException as end:
+        if not _joined():
+            raise
+        code = end.code if isinstance(end, SystemExit) else 1
+        if not isinstance(end, SystemExit):
+            sys.excepthook(type(end), end, end.__traceback__)
+    if _joined():
+        for file in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):  # closed, broken, or none
+                file.flush()
+        os._exit(code if isinstance(code, int) else code is not None)
+
+
+def _joined() -> bool:
+    """Whether this process is among others that it has not left."""
+    if "fifo_diffusion.together" not in sys.modules:
+        return False
+    import torch.distributed as dist
+
+    return dist.is_initialized()
 
 
 @contextmanager
@@ -71,6 +92,7 @@ def _told_once(group: Together) -> Iterator[None]:
     try:
         yield
     except RankLost as error:
+        _in_summary(in_one_line(error), later=_FOLLOWS)
         if not group.must_tell():
             raise SystemExit(2) from error
         if group.rank == 0:
@@ -86,10 +108,14 @@ def _told_once(group: Together) -> Iterator[None]:
         raise said from error
 
 
-def _in_summary(text: str) -> None:
-    """Where torchrun looks for it: the format of torch.distributed.elastic.multiprocessing.errors."""
+def _in_summary(text: str, later: int = 0) -> None:
+    """Where torchrun looks for it: the format of torch.distributed.elastic.multiprocessing.errors.
+
+    later: seconds.  torchrun takes for the cause of all what its clock of whole seconds has first, and of two at once
+    the lower rank.
+    """
     if (file := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None:
-        said = {"message": text, "extraInfo": {"timestamp": str(int(time.time()))}}
+        said = {"message": text, "extraInfo": {"timestamp": str(int(time.time()) + later)}}
         Path(file).write_text(json.dumps({"message": said}))
 
 
