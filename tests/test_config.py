@@ -58,7 +58,7 @@ def test_refusals_are_one_sentence(settings: dict[str, object], says: str) -> No
 def test_a_description_that_older_code_wrote_is_of_the_same_run(memory: str) -> None:
     """What did not exist when it was written stands as that code did it."""
     run = resolve(Run.of({"prompt": "1", "model": "gauss", "memory": memory, "frames": 2}))
-    later = {"halves", "compile", "guidance_levels", "split"}
+    later = {"halves", "compile", "fp8", "guidance_levels", "split"}
     assert Decided.of({k: v for k, v in run.model_dump().items() if k not in later}) == run
 
 

@@ -188,6 +188,7 @@ def test_a_video_cut_between_frames_that_left_together_goes_on_as_if_it_had_not_
     assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "a.mp4").read_bytes()
 
 
+@pytest.mark.xdist_group("processes")
 def test_two_ranks_make_the_frames_of_one(tmp_path: Path) -> None:
     said = {"prompt": "1", "partitions": 2, "frames_per_level": 2, "guidance_levels": "3-9", "batch": 1, **GAUSS}
     alone = api.make(Run.of({**said, "frames": 9}), str(tmp_path / "a.mp4"), checkpoint_every=0)

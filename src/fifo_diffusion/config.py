@@ -124,6 +124,9 @@ class Run(_Settings):
     split: Annotated[int, Field(ge=1, le=64)] = 1  # ranks that share one network, where it is too large for one
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    # What of the network is in eight bits: nothing, its large weights, or also what its linear layers multiply; all
+    # else is computed in dtype.
+    fp8: Literal["off", "weights", "products"] = "off"
     compile: Literal["auto", "on", "off"] = "auto"  # the network by torch.compile; changes the last bits
 
     @field_validator("cues")

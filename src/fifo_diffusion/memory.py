@@ -18,4 +18,6 @@ def no_memory_left(error: Exception) -> Exception:
     wanted = re.search(r"tried to allocate ([\d.]+ \w+)", said, re.IGNORECASE)
     where = "memory of the GPU" if isinstance(error, torch.OutOfMemoryError) else "memory"
     much = "" if wanted is None else f" ({wanted[1]} more were asked for)"
-    return OutOfMemory(f"the {where} does not suffice{much}; --memory low, --batch 1 or a smaller --size need less")
+    return OutOfMemory(
+        f"the {where} does not suffice{much}; --memory low, --batch 1, --fp8 weights or a smaller --size need less"
+    )

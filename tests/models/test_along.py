@@ -8,7 +8,8 @@ from cases import CASES, Case
 
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.methods.overlapping import Windowed
-from fifo_diffusion.models import MODELS, load
+from fifo_diffusion.models import load
+from fifo_diffusion.models.cards import MODELS
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,8 @@ from fifo_diffusion.engine import State
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.guidance import Guided
-from fifo_diffusion.models import MODELS, load
+from fifo_diffusion.models import load
+from fifo_diffusion.models.cards import MODELS
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.prompts import Table
 

@@ -12,8 +12,9 @@ from cases import CASES, Case
 from safetensors.torch import load_file, save_file
 
 from fifo_diffusion.errors import BadInput, ModelError
-from fifo_diffusion.models import MODELS, load
+from fifo_diffusion.models import load
 from fifo_diffusion.models.base import Model
+from fifo_diffusion.models.cards import MODELS
 from fifo_diffusion.protocols import SharedDenoiser
 
 torch.set_num_threads(1)

@@ -73,6 +73,9 @@ def test_what_is_not_heard_is_said(embedded: Embedded) -> None:
     assert "'tower'" in three
     assert embedded.remarks("a red balloon drifting right over snowy mountains") == []
     assert embedded.remarks("") == []
+    # Until weights are shipped that hear the difference.
+    (lot,) = embedded.remarks("a red balloon rising slowly, up over a desert")
+    assert "hears in 'rising' that something moves up or down, not which" in lot
     assert "'шар'" in embedded.remarks("красный шар")[1]
     assert "knows no word" in embedded.remarks("красный шар")[2]
     assert "its first 23 known words" in embedded.remarks("red balloon " * 12)[0]
@@ -172,3 +175,9 @@ def test_the_network_is_its_formula() -> None:
     shift, scale = net.modulation(hint).chunk(2, dim=-1)
     out = net.leave(norm(x) * (1 + scale) + shift)
     torch.testing.assert_close(patches(net(z, t, text, said, heard), 2), out, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("weights", ["/nope", __file__])
+def test_wrong_weights_are_mended_where_they_came_from(weights: str) -> None:
+    with pytest.raises(ModelError, match="give --weights a folder that the training exported"):
+        Embedded(Path(weights), CPU, torch.float32)

@@ -16,7 +16,7 @@ from torch import nn
 from fifo_diffusion import api, decide, session, sidecar
 from fifo_diffusion.config import Run
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.models import MODELS
+from fifo_diffusion.models.cards import MODELS
 from fifo_diffusion.models.need import FULL, count, peak
 
 
@@ -24,7 +24,7 @@ from fifo_diffusion.models.need import FULL, count, peak
 def test_the_card_holds_what_is_counted(name: str) -> None:
     card, counted = MODELS[name].memory, count(name)
     assert card is not None
-    for part in ("stays", "text", "window", "decode"):
+    for part in ("stays", "eight", "text", "window", "decode"):
         assert getattr(card, part) == pytest.approx(getattr(counted, part), abs=0.02), part
 
 

@@ -15,7 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fifo_diffusion.engine import Engine, Solver, State
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.guidance import Guided
-from fifo_diffusion.models import MODELS, load
+from fifo_diffusion.models import load
+from fifo_diffusion.models.cards import MODELS
 from fifo_diffusion.models.embedded.model import Embedded
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.protocols import GUIDANCE, NEGATIVE

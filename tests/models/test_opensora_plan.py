@@ -22,7 +22,8 @@ from fifo_diffusion.decide import resolve
 from fifo_diffusion.engine import State
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.guidance import Guided
-from fifo_diffusion.models import MODELS, load
+from fifo_diffusion.models import load
+from fifo_diffusion.models.cards import MODELS
 from fifo_diffusion.models.opensora_plan import OpenSoraPlan, PlanTransformer, convert_config
 from fifo_diffusion.prompts import OnePrompt
 from fifo_diffusion.session import Came, Session

@@ -12,8 +12,9 @@ from tiny_parts import scramble
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.models import MODELS, load
+from fifo_diffusion.models import load
 from fifo_diffusion.models.base import Model
+from fifo_diffusion.models.cards import MODELS
 from fifo_diffusion.models.embedded.transformer import _rotary
 from fifo_diffusion.models.wan import SMALL, Wan, turned, wan
 from fifo_diffusion.protocols import Turn

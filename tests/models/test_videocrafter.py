@@ -13,7 +13,8 @@ from torch import nn
 
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.errors import ModelError
-from fifo_diffusion.models import MODELS, load
+from fifo_diffusion.models import load
+from fifo_diffusion.models.cards import MODELS
 from fifo_diffusion.models.files import Tensors
 from fifo_diffusion.models.frame_attention import RelativePosition
 from fifo_diffusion.models.gauss import GaussianVideo

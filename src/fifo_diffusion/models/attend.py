@@ -5,6 +5,8 @@ Letters: N batch, L tokens that ask, S that answer, h heads, E width of a head.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -14,7 +16,8 @@ from fifo_diffusion.models import linear
 MANY = 400
 """With fewer tokens torch's own is as quick in float32."""
 MOST = 2**22
-"""Bytes of logits at once, or those of one head: they stay in the cache."""
+"""Bytes of logits at once, or those of one token that asks: they stay in the cache, and of a whole video as one window
+they do not grow with its length squared."""
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -41,8 +44,9 @@ def _batches(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     exact = torch.float32 if k.shape[2] % 32 else None
     for to, *parts in zip(*(torch.split(x, some) for x in (out, *heads)), strict=True):
         asks, answers, said = parts
-        logits = torch.baddbmm(q.new_empty(1, 1, 1), asks, answers.transpose(1, 2), beta=0, alpha=e**-0.5)
-        torch.bmm(logits.softmax(dim=-1, dtype=exact).to(q.dtype), said, out=to)
+        for rows in _rows(length, k):
+            logits = torch.baddbmm(q.new_empty(1, 1, 1), asks[:, rows], answers.transpose(1, 2), beta=0, alpha=e**-0.5)
+            torch.bmm(logits.softmax(dim=-1, dtype=exact).to(q.dtype), said, out=to[:, rows])
     return torch.unflatten(out, 0, (n, h))
 
 
@@ -54,5 +58,12 @@ def _one_by_one(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (q * e**-0.5).contiguous(), k.contiguous(), v.transpose(-1, -2).contiguous()
     for i in range(n):
         for j in range(h):
-            out[i, :, j] = linear.linear(linear.linear(q[i, j], k[i, j]).softmax(dim=-1), v[i, j])
+            for rows in _rows(length, k):
+                out[i, rows, j] = linear.linear(linear.linear(q[i, j, rows], k[i, j]).softmax(dim=-1), v[i, j])
     return out.transpose(1, 2)
+
+
+def _rows(length: int, k: Tensor) -> Iterator[slice]:
+    """Parts of the tokens that ask, so that one head's logits over all of k's are at most `MOST` bytes."""
+    some = max(1, MOST // (k.shape[2] * k.element_size()))
+    return (slice(first, min(first + some, length)) for first in range(0, length, some))

@@ -66,6 +66,12 @@ class Model(ABC):
         """
         raise BadInput("this model cannot be split over several ranks; leave --split out")
 
+    def in_eight_bits(self, device: torch.device, products: bool = False) -> None:
+        """Keep the network's large weights in eight bits (see `eight_bits`) and put all on the device; the model was
+        loaded on the CPU.  products: multiply in eight bits too.  Raises BadInput for a model without a network.
+        """
+        raise BadInput("this model has no network whose weights could be kept in eight bits; leave --fp8 out")
+
     def attend_over(self, temporal: Temporal) -> None:
         """From now on attend along frames by this rule.  Raises BadInput for a model without that seam."""
         raise BadInput("this model's attention along frames cannot be windowed; use one whose can, such as embedded")

@@ -13,19 +13,27 @@ class Need:
     """Memory on a GPU in half precision, in GiB, at the card's size, as `models.need` counts it."""
 
     stays: float  # network and autoencoder
+    eight: float  # the same with --fp8, and a weight in half precision while it is used
     text: float  # the text encoder, while it reads
     window: float  # one evaluation of one window
     decode: float  # one latent frame to pixels
 
     RESERVE: ClassVar[float] = 0.8  # CUDA's own, workspaces and gaps: what is not counted
 
-    def least(self) -> float:
-        """GiB with `--memory low`: one window at a time, guidance apart, text read on the CPU."""
-        return self.stays + max(self.window, self.decode) + self.RESERVE
+    def stay(self, dtype: str = "bfloat16", fp8: bool = False) -> float:
+        """GiB that network and autoencoder take in this precision, with or without --fp8."""
+        if dtype != "float32":
+            return self.eight if fp8 else self.stays
+        saved = self.stays - self.eight  # what is in eight bits takes this, in any precision; the rest doubles
+        return self.eight + (self.eight - saved) if fp8 else 2 * self.stays
 
-    def most(self, batch: int) -> float:
+    def least(self, fp8: bool = False) -> float:
+        """GiB with `--memory low`: one window at a time, guidance apart, text read on the CPU."""
+        return self.stay(fp8=fp8) + max(self.window, self.decode) + self.RESERVE
+
+    def most(self, batch: int, fp8: bool = False) -> float:
         """GiB with `--memory high` for a batch of windows, each with its guidance, and a frame decoded beside them."""
-        return self.stays + max(2 * batch * self.window + self.decode, self.text) + self.RESERVE
+        return self.stay(fp8=fp8) + max(2 * batch * self.window + self.decode, self.text) + self.RESERVE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +89,13 @@ class Card:
             raise BadInput(f"{self.name} has no network to compile; leave --compile out")
         if split > 1:
             raise BadInput(f"a network that is shared by {split} ranks is not compiled; leave --compile or --split out")
+
+    def check_fp8(self, device: str) -> None:
+        """Raises BadInput where there is no network whose weights could be kept in eight bits, or no such numbers."""
+        if not self.compiles:
+            raise BadInput(f"{self.name} has no network whose weights could be kept in eight bits; leave --fp8 out")
+        if device.startswith("mps"):
+            raise BadInput("Apple's MPS has no eight-bit floats; leave --fp8 out, or say --device cpu")
 
     def check_levels(self, levels: int) -> None:
         """Raises BadInput for more levels than the model can tell apart."""

@@ -38,7 +38,7 @@ def locate(weights: str, patterns: Sequence[str]) -> Path:
     match the patterns, once).  Raises ModelError for a path that does not exist, and a Hub id that cannot be had.
     """
     path = Path(weights).expanduser()
-    if path.exists():
+    if os.path.exists(path):
         return path
     if not _HUB_ID.fullmatch(weights) or path.suffix in SINGLE:
         raise ModelError(

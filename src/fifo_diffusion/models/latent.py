@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fifo_diffusion.decode import PerFrame
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.compiled import compiled
+from fifo_diffusion.models.eight_bits import in_eight_bits
 from fifo_diffusion.models.files import SINGLE, component, fingerprint
 from fifo_diffusion.models.linear import quick
 from fifo_diffusion.models.lora import add_lora
@@ -121,6 +122,22 @@ class LatentModel(Model):
         add_lora(self.network, file, scale)
         self._loras.append(file)
 
+    def in_eight_bits(self, device: torch.device, products: bool = False) -> None:
+        in_eight_bits(self.network, self.dtype, products)
+        self._arrive(device)
+
+    def _arrive(self, device: torch.device) -> None:
+        """All to the device, from the CPU that it was loaded on."""
+        self.network.to(device)
+        # Its own `to` warns of layers that should stay in float32, also where it knows of none.
+        nn.Module.to(self.autoencoder, device, self._pictures_in(device))
+        self.device = device
+        if self._reader is not None:
+            self._reader.where = device
+
+    def _pictures_in(self, device: torch.device) -> torch.dtype:
+        return pictures_in(device, self.dtype)
+
     def save_memory(self) -> None:
         if self._reader is not None:
             self._reader.where = torch.device("cpu")
@@ -131,11 +148,16 @@ class LatentModel(Model):
         return fingerprint([*(file for file in files if file.suffix in SINGLE), *self._loras])
 
 
+def pictures_in(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """An autoencoder's precision: the run's on CUDA; elsewhere float32, since half precision is slow there."""
+    return dtype if device.type == "cuda" else torch.float32
+
+
 def autoencoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    """An AutoencoderKL in the run's precision on CUDA; elsewhere float32, since half precision is slow there."""
+    """An AutoencoderKL, in the precision of `pictures_in`."""
     from diffusers import AutoencoderKL
 
-    return component(AutoencoderKL, folder, dtype if device.type == "cuda" else torch.float32).to(device)
+    return component(AutoencoderKL, folder, pictures_in(device, dtype)).to(device)
 
 
 def table_of(folder: Path) -> Table:

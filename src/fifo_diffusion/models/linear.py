@@ -64,11 +64,23 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, then: str, plus: Tensor | 
     return x.new_empty(*x.shape[:-1], len(weight))
 
 
+class CalledLinear(nn.Linear):
+    """A linear layer whose product is another than that of its weight read back: it is called, never taken apart."""
+
+
+def project(layer: nn.Linear | nn.Conv2d, x: Tensor, plus: Tensor | None = None) -> Tensor:
+    """(..., in) -> (..., out), plus added.  layer: some published folders keep it as a convolution over one place."""
+    if isinstance(layer, CalledLinear):
+        out: Tensor = layer(x, plus=plus)
+        return out
+    return linear(x, layer.weight.flatten(1), layer.bias, plus=plus)
+
+
 def together(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     """What each of the layers, all as wide, makes of x.  On a CPU in one product, which reads x once; their weights are
     joined anew each time, for a LoRA may have changed them."""
     apart = x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling()
-    if apart or not HERE or any(layer.bias is not None for layer in layers):
+    if apart or not HERE or any(layer.bias is not None or isinstance(layer, CalledLinear) for layer in layers):
         return tuple(layer(x) for layer in layers)
     return linear(x, torch.cat([layer.weight for layer in layers])).chunk(len(layers), dim=-1)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -45,13 +46,13 @@ def find_lora(given: str) -> tuple[Path, float]:
     """
     path, scale = Path(given), 1.0
     before, colon, number = given.rpartition(":")
-    if colon and before and not path.exists():
+    if colon and before and not os.path.exists(path):
         with suppress(ValueError):  # a colon in the name
             path, scale = Path(before), float(number)
     if not math.isfinite(scale):
         raise BadInput(f"the LoRA {given} has scale {number}; give a number, such as {before}:0.8")
-    if not path.is_dir():
-        if path.suffix != ".safetensors" or not path.is_file():
+    if not os.path.isdir(path):
+        if path.suffix != ".safetensors" or not os.path.isfile(path):
             raise BadInput(
                 f"the LoRA {path} is not there or no .safetensors file; give such a file, or a folder that holds one"
             )

@@ -22,8 +22,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fifo_diffusion.models import MODELS
 from fifo_diffusion.models.card import Need
+from fifo_diffusion.models.cards import MODELS
+from fifo_diffusion.models.eight_bits import in_eight_bits
 from fifo_diffusion.models.wan import LARGE, SMALL, TOKENS, Streamed, wan
 
 HALF = torch.float16
@@ -49,9 +50,13 @@ def count(name: str) -> Need:
         z = torch.empty(1, full.channels, card.window, height, width, dtype=HALF)
         t = torch.empty(1, card.window)
         window = peak(lambda: full.evaluate(z, t))
+        stays = _size(full.network)
         decode = peak(lambda: full.decode(z) if full.decode else full.autoencoder.decode(z[:, :, 0]))
+        in_eight_bits(full.network, HALF)
+        eight = _size(full.network) + peak(lambda: full.evaluate(z, t)) - window
     return Need(
-        stays=_gib(_size(full.network) + _size(full.autoencoder)),
+        stays=_gib(stays + _size(full.autoencoder)),
+        eight=_gib(eight + _size(full.autoencoder)),
         text=0.0 if full.text is None else _gib(_size(full.text)),
         window=_gib(window),
         decode=_gib(decode),

@@ -29,7 +29,9 @@ from torch import Tensor, nn
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.causal_vae import CausalVAE, ChunkedDecoder
+from fifo_diffusion.models.eight_bits import in_eight_bits
 from fifo_diffusion.models.files import fingerprint, fit, locate, read_tensors, single_file
+from fifo_diffusion.models.latent import pictures_in
 from fifo_diffusion.models.latte import latte, trimmed
 from fifo_diffusion.models.linear import quick
 from fifo_diffusion.models.lora import add_lora
@@ -153,6 +155,12 @@ class OpenSoraPlan(Model):
         add_lora(self.network, file, scale)
         self._files.append(file)
 
+    def in_eight_bits(self, device: torch.device, products: bool = False) -> None:
+        in_eight_bits(self.network, self.dtype, products)
+        self.network.to(device)
+        self.autoencoder.to(device, pictures_in(device, self.dtype))
+        self.device = self._reader.where = device
+
     def save_memory(self) -> None:
         self._reader.where = torch.device("cpu")
 
@@ -172,8 +180,7 @@ def load(device: torch.device, dtype: torch.dtype, weights: str | None, window: 
         raise ModelError(f"{folder} is a file; give the folder that holds {names[1]}/ and vae/")
     inside = next((folder / name for name in names if (folder / name).is_dir()), folder / names[1])
     network, network_file = _transformer(inside, window, device, dtype)
-    own = dtype if device.type == "cuda" else torch.float32  # half precision is slow elsewhere
-    autoencoder, autoencoder_file = _autoencoder(folder / "vae", device, own)
+    autoencoder, autoencoder_file = _autoencoder(folder / "vae", device, pictures_in(device, dtype))
     reader = _reader(folder, device, dtype)
     return OpenSoraPlan(network, autoencoder, reader, device, dtype, [network_file, autoencoder_file])
 

@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 from fifo_diffusion.models.attend import attention
-from fifo_diffusion.models.linear import linear, together
+from fifo_diffusion.models.linear import project, together
 
 
 class PlaceAttention:
@@ -32,5 +32,4 @@ class PlaceAttention:
         else:
             each = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         q, k, v = (torch.unflatten(x, -1, (attn.heads, -1)).transpose(1, 2) for x in each)
-        leave = attn.to_out[0]
-        return linear(attention(q, k, v).transpose(1, 2).flatten(2), leave.weight, leave.bias, plus=plus)
+        return project(attn.to_out[0], attention(q, k, v).transpose(1, 2).flatten(2), plus=plus)

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from fifo_diffusion.lost import hearing
 
@@ -49,10 +48,13 @@ class _Rows(nn.Module):
 
     def __init__(self, whole: nn.Linear, part: Part) -> None:
         super().__init__()
-        self.weight, self.bias, self.part = _kept(part.cut(whole.weight, 1)), whole.bias, part
+        self.own, self.bias, self.part = whole, whole.bias, part  # a layer in a layer, which may be in eight bits
+        whole.weight = _kept(part.cut(whole.weight, 1))
+        whole.register_parameter("bias", None)  # it is added once, to the sum
+        whole.in_features //= part.of
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.part.sum(linear(x, self.weight))
+        out = self.part.sum(self.own(x))
         return out if self.bias is None else out + self.bias
 
 

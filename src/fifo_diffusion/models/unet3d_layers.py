@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fifo_diffusion.models.group_norm import group_norm
-from fifo_diffusion.models.linear import convolve, linear
+from fifo_diffusion.models.linear import CalledLinear, convolve, linear, project
 
 
 class Layer(NamedTuple):
@@ -83,31 +83,26 @@ def convolve_along(net: Any, x: Tensor, frames: int) -> Tensor:
 
 
 def attend_within(net: Any, x: Tensor, text: Tensor, frames: int) -> Tensor:
-    y = _project(net.proj_in, group_norm(net.norm, x).permute(0, 2, 3, 1).flatten(1, 2))  # (B F, H W, C)
+    y = project(net.proj_in, group_norm(net.norm, x).permute(0, 2, 3, 1).flatten(1, 2))  # (B F, H W, C)
     rows = len(text) * frames
     for block in net.transformer_blocks:
         y = block.attn1(block.norm1(y), plus=y)
         y = repeated(y, rows)
         y = _read(block.attn2, block.norm2(y), text, plus=y)
         y = feed_forward(block.ff, block.norm3(y), plus=y)
-    y = _project(net.proj_out, y, plus=repeated(x, rows).permute(0, 2, 3, 1).flatten(1, 2))
+    y = project(net.proj_out, y, plus=repeated(x, rows).permute(0, 2, 3, 1).flatten(1, 2))
     return torch.unflatten(y, 1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
 def attend_along(net: Any, x: Tensor, frames: int) -> Tensor:
     y = group_norm(net.norm, _clips(x, frames))  # (B, C, F, H W)
-    y = _project(net.proj_in, y.permute(0, 2, 3, 1))  # (B, F, H W, C)
+    y = project(net.proj_in, y.permute(0, 2, 3, 1))  # (B, F, H W, C)
     for block in net.transformer_blocks:
         y = y + _from_frame_to_frame(block.attn1, block.norm1(y))
         y = y + _from_frame_to_frame(block.attn2, block.norm2(y))
         y = feed_forward(block.ff, block.norm3(y), plus=y)
-    y = _project(net.proj_out, y, plus=_clips(x, frames).permute(0, 2, 3, 1))  # (B, F, H W, C)
+    y = project(net.proj_out, y, plus=_clips(x, frames).permute(0, 2, 3, 1))  # (B, F, H W, C)
     return torch.unflatten(y.flatten(0, 1), 1, x.shape[2:]).permute(0, 3, 1, 2)
-
-
-def _project(layer: Any, x: Tensor, plus: Tensor | None = None) -> Tensor:
-    """(..., C) -> (..., C'); some folders keep these as convolutions over one place."""
-    return linear(x, layer.weight.flatten(1), layer.bias, plus=plus)
 
 
 def _read(attn: Attention, x: Tensor, text: Tensor, plus: Tensor) -> Tensor:
@@ -129,5 +124,10 @@ def _from_frame_to_frame(attn: Attention, x: Tensor) -> Tensor:
 def feed_forward(net: Any, x: Tensor, plus: Tensor | None = None) -> Tensor:
     """GEGLU (arXiv:2002.05202): the half with the gate goes through GELU, the other is multiplied by it."""
     enter, leave = net.net[0].proj, net.net[2]
-    (w, gate), (bias, gate_bias) = enter.weight.chunk(2), enter.bias.chunk(2)
-    return linear(linear(x, w, bias).mul_(linear(x, gate, gate_bias, "gelu")), leave.weight, leave.bias, plus=plus)
+    if isinstance(enter, CalledLinear):
+        y, gate = enter(x).chunk(2, dim=-1)
+        y = y * F.gelu(gate)
+    else:
+        (w, w_gate), (bias, gate_bias) = enter.weight.chunk(2), enter.bias.chunk(2)
+        y = linear(x, w, bias).mul_(linear(x, w_gate, gate_bias, "gelu"))
+    return project(leave, y, plus=plus)

@@ -88,9 +88,10 @@ class Wan(LatentModel):
 
     def split(self, part: Part, device: torch.device) -> None:
         split_wan(self.network, part)
-        self.network.to(device)
-        self.autoencoder.to(device)
-        self.device = self.reader.where = device
+        self._arrive(device)
+
+    def _pictures_in(self, device: torch.device) -> torch.dtype:
+        return torch.float32  # as its authors run it
 
     def decoder(self) -> Streamed:
         return Streamed(self.autoencoder)

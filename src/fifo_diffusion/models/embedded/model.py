@@ -20,6 +20,7 @@ from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.attend import attention
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.compiled import compiled
+from fifo_diffusion.models.eight_bits import in_eight_bits
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.text import TextEncoder
 from fifo_diffusion.models.embedded.transformer import VideoTransformer, time_rates
@@ -43,12 +44,12 @@ class Embedded(Model):
             self.channels, self.timesteps, vocabulary = (config[k] for k in ("channels", "timesteps", "vocabulary"))
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(
-                f"the embedded model's {folder / 'config.json'} cannot be read ({error}); reinstall fifo-diffusion, "
-                "or give --weights a folder that the training exported"
+                f"the embedded model's {folder / 'config.json'} cannot be read ({error}); {_mend(folder)}"
             ) from error
         self.device, self.dtype, self._folder = device, dtype, folder
         self._along: _Along | None = None
         self.world: str = config.get("world", "small")  # which it was trained on, see `fifo_diffusion.world.kinds`
+        self._by_lot = frozenset(config.get("by_lot", ()))  # words that it does not tell from each other
         text, video = networks(
             self.channels, vocabulary, config.get("patch", 2), config.get("vectors"), config.get("trained")
         )
@@ -93,6 +94,12 @@ class Embedded(Model):
         )
         return self._video.answer(z.to(self.dtype), told).to(z.dtype)
 
+    def in_eight_bits(self, device: torch.device, products: bool = False) -> None:
+        in_eight_bits(self._video, self.dtype, products)
+        for net in (self._text, self._video, self._pictures):
+            net.to(device)
+        self.device = device
+
     def save_memory(self) -> None:
         self._told.most = 0
 
@@ -110,7 +117,10 @@ class Embedded(Model):
         return encode_each(self._pictures.encode, pixels)
 
     def remarks(self, prompt: str) -> list[str]:
-        return self._text.remarks(prompt)
+        said = self._text.remarks(prompt)
+        if (word := next((word for word in self._text.heard(prompt) if word in self._by_lot), None)) is not None:
+            said.append(f"the model hears in {word!r} that something moves up or down, not which: it may show either")
+        return said
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -169,6 +179,12 @@ def _of_world(world: str, other: str, model: Embedded) -> Embedded:
     return model
 
 
+def _mend(folder: Path) -> str:
+    """What to do about weights that cannot be read."""
+    ours = folder in (WEIGHTS, WEIGHTS_LARGE)
+    return "reinstall fifo-diffusion" if ours else "give --weights a folder that the training exported"
+
+
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -179,7 +195,7 @@ def _filled(net: Net, file: Path) -> Net:
     except (OSError, SafetensorError, RuntimeError) as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise ModelError(
-            f"the embedded model's {file} is missing, damaged or of another version ({first}); reinstall fifo-diffusion"
+            f"the embedded model's {file} is missing, damaged or of another version ({first}); {_mend(file.parent)}"
         ) from error
     net.eval().requires_grad_(False)
     return net
