@@ -43,6 +43,11 @@ def test_few_are_kept_further_and_further_apart() -> None:
         assert frame - nearest <= 2 * (5000 - frame) + 2
 
 
+def test_one_goes_when_its_neighbours_are_as_near_each_other_as_the_end_is() -> None:
+    assert spare([0, 1, 2, 4]) == [1]
+    assert spare([0, 1, 2, 3]) == []
+
+
 @given(st.lists(st.integers(0, 10**6), unique=True, max_size=60))
 def test_the_first_and_the_last_two_are_never_spared(frames: list[int]) -> None:
     left = sorted(set(frames) - set(spare(frames)))
@@ -103,6 +108,21 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(made: Path, 
     with pytest.raises(BadInput, match=says):
         api.carry_on(str(made), frames="+5")
     assert (made.parent / "a.mp4").read_bytes() == before
+
+
+def test_what_a_kill_left_half_written_is_no_checkpoint_and_goes_with_the_next_that_go(made: Path) -> None:
+    half = made / "checkpoint-00000016.safetensors.partial"
+    half.write_bytes(b"half")
+    assert checkpoint.committed(made) == [12, 8, 4]
+    checkpoint.drop(made, [4])
+    assert checkpoint.committed(made) == [12, 8]
+    assert not half.exists()
+
+
+def test_a_checkpoint_under_the_name_of_another_frame_is_refused(made: Path) -> None:
+    (made / "checkpoint-00000012.safetensors").rename(made / "checkpoint-00000013.safetensors")
+    with pytest.raises(BadInput, match="frame is 12 in it, not 13"):
+        api.carry_on(str(made), frames="+5")
 
 
 def test_other_weights_are_refused_and_another_machine_is_said(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:

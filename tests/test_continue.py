@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.execute import Serial
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.protocols import Call
 
@@ -63,14 +64,27 @@ def test_the_clip_comes_off_unchanged_and_then_the_first_new_frame(
     assert (frames.shape[2], after.iteration) == (plan.frames_per_level, 1)
 
 
-def test_the_clip_is_at_every_level_what_noising_makes_of_it(engine: Make, clip: Clip) -> None:
-    """With eta 0 a frame keeps the noise that it was given at first, so where it must stand is known at every level."""
-    e, x = engine(partitions=3, kind="vp"), clip(4)
+@pytest.mark.parametrize("kind", ["flow", "vp"])
+def test_in_half_precision_too_it_comes_off_to_the_bit(engine: Make, clip: Clip, kind: str) -> None:
+    """What is said of its frames was once rounded as the network's answers are."""
+    e, x = dataclasses.replace(engine(kind=kind), execute=Serial(lambda z, t, cond: z)), clip(4).bfloat16()
+    came, _ = run_in(e, e.continue_from(x))
+    assert torch.equal(torch.cat(came, dim=2)[:, :, -4:], x)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_the_clip_is_at_every_level_what_noising_makes_of_it(engine: Make, clip: Clip, together: int) -> None:
+    """With eta 0 a frame keeps the noise that it was given at first, so where it must stand is known at every level.
+    The first new frames are nothing but noise, though at the last level of this table a little of a frame is left.
+    """
+    e, x = engine(partitions=3, frames_per_level=together, kind="vp"), clip(4)
     state = e.continue_from(x)
-    noise = {place - e.plan.length + 1: int(k) for place, k in enumerate(e.plan.level)}  # a frame's first level
+    for frame in range(together):
+        assert torch.equal(state.queue[:, :, frame - together], SeededNoise(0)(frame, e.plan.levels, x[:, :, 0]))
+    noise = {place - e.plan.length + together: int(k) for place, k in enumerate(e.plan.level)}  # a frame's first level
     for _ in range(e.plan.levels - 2):
         _, state = e.advance(state)
-        first = state.iteration - e.plan.context
+        first = state.iteration * together - e.plan.context
         for frame in range(-4, 0):
             place = frame - first
             if not 0 <= place < e.plan.length:

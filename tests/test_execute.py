@@ -97,7 +97,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost() -> None:
         return z + 1
 
     calls = [Call(torch.full((1, 1, 2, 1, 1), float(i)), torch.zeros(1, 2), {}) for i in range(7)]
-    room, execute = 2, Batched(small, 7)
+    room, execute = 2, Batched(small, 99)
     with pytest.warns(UserWarning, match="7 windows at once do not fit.*goes on with 3"):
         answers = execute(calls)
     assert [float(a[0, 0, 0, 0, 0]) for a in answers] == [i + 1 for i in range(7)]

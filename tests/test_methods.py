@@ -16,7 +16,7 @@ from fifo_diffusion import api, sidecar
 from fifo_diffusion.baseclip import draw, sample_clip
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, NotFinite
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.methods import METHODS
 from fifo_diffusion.methods.chunked import chunked
@@ -29,6 +29,7 @@ from fifo_diffusion.methods.riflex import slower
 from fifo_diffusion.methods.setting import Setting
 from fifo_diffusion.models.gauss import GaussianVideo
 from fifo_diffusion.noise import SeededNoise
+from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import rectified_flow
 
 RHO, F = 0.9, 8
@@ -75,6 +76,37 @@ def test_of_one_window_all_methods_are_plain_sampling() -> None:
     *_, clip = sample_clip(GaussianVideo(s.schedule, RHO), s.schedule, s.condition, s.noise, s.like, 0.5)
     for made in (plain(s, F), genlvideo(s, F, 2), freenoise(s, F, 2, seed=0), itertools.islice(chunked(s, 4), 1)):
         assert torch.equal(torch.cat(list(made), dim=2), clip)
+
+
+def test_a_base_clip_asks_for_its_frames_and_levels_by_name_and_keeps_no_graph() -> None:
+    s = setting(levels=4, side=3, eta=0.5)
+    heard, drawn, exact = list[tuple[object, bool]](), list[tuple[int, int]](), GaussianVideo(s.schedule, RHO)
+
+    def condition(frames: range) -> Cond:
+        heard.append((frames, torch.is_grad_enabled()))
+        return {}
+
+    def denoise(z: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        heard.append(("call", torch.is_grad_enabled()))
+        return exact(z, t, cond)
+
+    def noise(frame: int, level: int, like: Tensor) -> Tensor:
+        drawn.append((frame, level))
+        return s.noise(frame, level, like)
+
+    assert len(list(sample_clip(denoise, s.schedule, condition, noise, s.like, 0.5))) == 4
+    assert heard == [(range(F), False), *[("call", False)] * 4]
+    assert drawn == [(frame, level) for level in (4, 3, 2, 1, 0) for frame in range(F)]
+
+
+def test_a_base_clip_of_a_network_that_breaks_down_is_refused() -> None:
+    s = setting(levels=4, side=3)
+
+    def breaks(z: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        return z.index_fill(2, torch.tensor(1), torch.inf)
+
+    with pytest.raises(NotFinite, match="clip holds NaN or infinity"):
+        list(sample_clip(breaks, s.schedule, s.condition, s.noise, s.like))
 
 
 def test_clips_that_do_not_overlap_do_not_know_each_other() -> None:

@@ -10,11 +10,19 @@ LIKE = torch.empty(1, 3, 4, 5)
 
 
 def test_the_same_name_is_the_same_noise_and_another_is_not() -> None:
-    names = [(seed, frame, level) for seed in (0, 1, -1) for frame in (-3, 0, 7) for level in (0, 1, 64)]
+    numbers = (0, 1, 11, 64)  # whose digits, side by side, are the same for several names
+    names = [(seed, frame, level) for seed in (0, 1, -1) for frame in (-1, *numbers) for level in numbers]
     drawn = [SeededNoise(seed)(frame, level, LIKE) for seed, frame, level in names]
     for (seed, frame, level), want in zip(names, drawn, strict=True):
         assert torch.equal(SeededNoise([seed])(frame, level, LIKE), want)
     assert len({float(x.sum()) for x in drawn}) == len(names)
+
+
+def test_no_two_of_many_names_share_their_noise() -> None:
+    """Not even by chance, as they would if the generator were seeded with few bits of the name."""
+    like = torch.empty(1, 1, 2, 2)
+    drawn = {tuple(SeededNoise(0)(frame, level, like).flatten().tolist()) for frame in range(60) for level in range(40)}
+    assert len(drawn) == 60 * 40
 
 
 def test_a_stream_draws_in_a_batch_what_it_draws_alone() -> None:

@@ -1,10 +1,14 @@
 """Work beside the network: the same things in the same order, whatever goes wrong on either side."""
 
+import signal
 import threading
 from collections.abc import Iterator
+from functools import partial
 from itertools import count, islice
+from weakref import ref
 
 import pytest
+import torch
 
 from fifo_diffusion.overlap import beside
 
@@ -59,25 +63,46 @@ def test_how_far_it_runs_ahead_is_a_matter_of_numbers(ahead: int, last: int | No
 
 
 def test_the_work_has_a_thread_of_its_own_and_the_items_that_of_the_taker() -> None:
-    def where(items: Iterator[object]) -> Iterator[tuple[object, object]]:
+    def where(items: Iterator[object]) -> Iterator[tuple[object, threading.Thread]]:
         for item in items:
             yield item, threading.current_thread()
 
     (made, worked), *_ = beside(where, (threading.current_thread() for _ in range(3)))
     assert made is threading.current_thread()
     assert worked is not made
+    assert worked.daemon  # so that one that nobody closes does not keep the program
     assert worked not in threading.enumerate()  # and it has ended
+    grads = beside(lambda items: (torch.is_grad_enabled() for _ in items), [0])
+    assert not any(grads)  # which a thread has on until it says otherwise
 
 
-def test_an_error_of_the_work_comes_after_what_came_before_it() -> None:
+def test_an_item_is_not_held_when_it_has_been_worked_on() -> None:
+    """A frame's latents, or its picture: memory that the next one needs."""
+    made: list[ref[set[int]]] = []
+    held: list[int] = []
+
+    def items() -> Iterator[set[int]]:
+        for _ in range(3):
+            held.append(sum(one() is not None for one in made))
+            item = set[int]()
+            made.append(ref(item))
+            yield item
+            del item
+
+    assert len(list(beside(partial(map, id), items(), ahead=0))) == 3
+    assert held == [0, 0, 0]
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_an_error_of_the_work_comes_after_what_came_before_it(error: type[BaseException]) -> None:
     def breaks(items: Iterator[int]) -> Iterator[int]:
         for item in items:
             if item == 3:
-                raise ValueError("three")
+                raise error("three")
             yield item
 
     got: list[int] = []
-    with pytest.raises(ValueError, match="three"):
+    with pytest.raises(error, match="three"):
         got.extend(beside(breaks, count(), ahead=2))
     assert got == [0, 1, 2]
 
@@ -111,6 +136,34 @@ def test_what_was_given_is_worked_on_when_it_is_closed() -> None:
     next(stream)
     stream.close()
     assert seen == [0, 1, 2, 3, 4]
+
+
+def test_an_interrupt_while_it_is_closed_comes_when_what_was_given_is_done() -> None:
+    seen, closing, main = [], threading.Event(), threading.main_thread().ident
+    assert main is not None
+
+    def writes(items: Iterator[int]) -> Iterator[None]:
+        for item in items:
+            if item == 1:
+                closing.wait()
+                for _ in range(10**6):  # until it waits, where signals are put off
+                    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+                        break
+                signal.pthread_kill(main, signal.SIGINT)
+                sum(range(10**6))  # time to hear it in
+            seen.append(item)
+            yield
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+    try:
+        stream = beside(writes, count(), ahead=4)
+        next(stream)
+        closing.set()
+        with pytest.raises(KeyboardInterrupt):
+            stream.close()
+        assert seen == [0, 1, 2, 3, 4]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_work_that_wants_no_more_ends_it() -> None:

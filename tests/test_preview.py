@@ -1,14 +1,16 @@
 """The picture of the queue: what it shows, and that it disturbs nothing."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import fifo_diffusion as fifo
+from fifo_diffusion.api import carry_on, make
 from fifo_diffusion.decide import resolve
-from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.errors import BadInput, FifoError, OutputError
 from fifo_diffusion.preview import Preview, Queue, compose
 from fifo_diffusion.session import Session
 
@@ -21,10 +23,13 @@ def flat(*values: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 def test_each_place_is_a_column_with_what_it_is_above_what_it_becomes() -> None:
     sheet = np.asarray(compose(Queue(["frame 0", "frame 1", "frame 2"], flat(50, 60, 70), flat(150, 160, 170))))
-    columns, rows = (4 + 48, 104 + 48, 204 + 48), (14 + 20, 76 + 20)
-    assert [int(sheet[rows[0], x, 0]) for x in columns] == [50, 60, 70]
-    assert [int(sheet[rows[1], x, 0]) for x in columns] == [150, 160, 170]
-    assert (sheet[2 * (14 + 48) + 1 :] > 100).any()  # the names
+    columns, row = (4 + 48, 104 + 48, 204 + 48), 14 + 48
+    for y in (14, row - 1):
+        assert [int(sheet[y, x, 0]) for x in columns] == [50, 60, 70]
+        assert [int(sheet[row + y, x, 0]) for x in columns] == [150, 160, 170]
+    for y in (0, row, 2 * row):  # two titles and the names
+        assert (sheet[y : y + 14] > 100).any()
+    assert (sheet[-4:] == 24).all()
 
 
 def test_the_picture_shows_the_queue_from_clean_to_noisy_and_the_video_is_the_same(tmp_path: Path) -> None:
@@ -52,17 +57,31 @@ def test_the_picture_shows_the_queue_from_clean_to_noisy_and_the_video_is_the_sa
     assert noise[-1] > 5 * noise[5] > 0
 
 
-def test_a_picture_takes_no_more_than_its_share(tmp_path: Path) -> None:
-    preview, drawn = Preview(str(tmp_path / "q.jpg"), share=1e-9), 0
+def test_a_picture_takes_no_more_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that only drawing, of 3 seconds, and the stream move on."""
+    now, drawn = 0.0, list[float]()
+    monkeypatch.setattr("fifo_diffusion.preview.time", SimpleNamespace(perf_counter=lambda: now))
+    preview = Preview(str(tmp_path / "q.JPG"), share=0.25)
 
     def draw() -> Queue:
-        nonlocal drawn
-        drawn += 1
+        nonlocal now
+        drawn.append(now)
+        now += 3
         return Queue(["a"], flat(50), flat(60))
 
-    for _ in range(1000):
+    for _ in range(24):
         preview(draw)
-    assert drawn == 1
+        now += 1
+    assert drawn == [0, 12, 24]
+
+
+def test_a_picture_is_whole_whenever_it_is_read(tmp_path: Path) -> None:
+    preview = Preview(str(tmp_path / "q.png"), share=1)
+    preview(lambda: Queue(["a"], flat(50), flat(60)))
+    whole = (tmp_path / "q.png").read_bytes()
+    with open(tmp_path / "q.png", "rb") as reading:
+        preview(lambda: Queue(["a"], flat(150), flat(160)))
+        assert reading.read() == whole != (tmp_path / "q.png").read_bytes()
 
 
 def test_a_picture_that_cannot_be_written_stops_no_run(tmp_path: Path) -> None:
@@ -76,9 +95,36 @@ def test_a_picture_that_cannot_be_written_stops_no_run(tmp_path: Path) -> None:
     assert "going on without" in said[0]
 
 
-def test_a_name_that_cannot_be_written_is_refused_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"\.png"):
-        Preview(str(tmp_path / "q.mp4"))
-    with pytest.raises(OutputError, match="missing"):
-        fifo.generate(**TINY, output=str(tmp_path / "a.mp4"), preview=str(tmp_path / "no" / "q.png"))  # type: ignore[arg-type]
+def test_nothing_is_left_of_a_picture_that_could_not_take_its_name_and_other_errors_are_told(tmp_path: Path) -> None:
+    said = list[str]()
+    preview = Preview(str(tmp_path / "q.png"), share=1, warn=said.append)
+
+    def stop() -> Queue:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        preview(stop)
+    (tmp_path / "q.png").mkdir()
+    preview(lambda: Queue(["a"], flat(50), flat(60)))
+    assert len(said) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["q.png"]
+
+
+NAMES = [("q.mp4", BadInput, r"end it in \.png"), ("no/q.png", OutputError, "there is no folder")]
+
+
+@pytest.mark.parametrize(("name", "kind", "says"), NAMES)
+def test_a_name_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path: Path, name: str, kind: type[FifoError], says: str
+) -> None:
+    told: list[str] = []  # how it is computed, which comes before the model is loaded
+    picture, video = str(tmp_path / name), str(tmp_path / "a.mp4")
+    with pytest.raises(kind, match=says):
+        Preview(picture)
+    with pytest.raises(kind, match=says):
+        make(fifo.Run.of(TINY), video, preview=picture, tell=told.append)
     assert list(tmp_path.iterdir()) == []
+    fifo.generate(**TINY, output=video)  # type: ignore[arg-type]
+    with pytest.raises(kind, match=says):
+        carry_on(video, frames="+2", preview=picture, tell=told.append)
+    assert told == []

@@ -1,7 +1,9 @@
 """The live line says where a run is; an endless one has no end to count to."""
 
 from io import StringIO
+from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
 from fifo_diffusion.progress import Progress, clock
@@ -13,7 +15,9 @@ def said(stages: list[tuple[str, int, int]], quiet: bool = False) -> str:
         for stage in stages:
             progress(*stage)
             progress._bar.refresh()
+        progress.tell("[so] it is")
         progress.warn("a [word] is unknown")
+    assert not progress._bar.live.is_started
     return out.getvalue()
 
 
@@ -22,6 +26,34 @@ def test_every_stage_shows() -> None:
     for part in ("loading", "base clip", "3/64", "run-in", "streaming", "2/9", "frames/s", "left", "peak"):
         assert part in text
     assert "a [word] is unknown" in text
+    assert "[so] it is" in text
+    assert "run-in" not in text.split("streaming", 1)[1]  # a stage takes the place of the one before
+    assert text.removesuffix("\x1b[?25h").endswith("\x1b[2K")  # and nothing stays of the last
+
+
+def test_the_pace_is_that_of_the_frames_made_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that is put on by hand; the run goes on from frame 100."""
+    now = 0.0
+    monkeypatch.setattr("fifo_diffusion.progress.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("fifo_diffusion.progress.peak_memory", lambda: 300 * 2**20)
+    progress = Progress(Console(file=StringIO()), quiet=False)
+    for at, stage in ((1.0, ("run-in", 1, 48)), (2.0, ("run-in", 40, 48)), (9.0, ("streaming", 100, 200))):
+        assert (progress.frames, progress.seconds_until(120)) == (0, None)
+        now = at
+        progress(*stage)
+    now = 13.0
+    progress("streaming", 102, 200)
+    assert progress.frames == 102
+    assert progress.seconds_until(111) == 20  # ten more, 0.5 a second
+    assert progress._bar.tasks[-1].fields["counts"] == "102/200  0.5 frames/s  3:16 left  peak 300 MB"
+
+
+def test_a_log_file_gets_the_lines_and_no_bar() -> None:
+    out = StringIO()
+    with Progress(Console(file=out), quiet=False) as progress:
+        progress("streaming", 1, 9)
+        progress.warn("a wale is unknown")
+    assert out.getvalue() == "warning: a wale is unknown\n"
 
 
 def test_an_endless_run_counts_without_a_goal() -> None:
@@ -35,8 +67,9 @@ def test_an_endless_run_counts_without_a_goal() -> None:
 def test_quiet_still_warns() -> None:
     text = said([("streaming", 1, 9)], quiet=True)
     assert "streaming" not in text
+    assert "so it is" not in text.replace("[", "").replace("]", "")
     assert "is unknown" in text
 
 
-def testclock() -> None:
-    assert [clock(s) for s in (5, 65, 3665)] == ["0:05", "1:05", "1:01:05"]
+def test_a_clock() -> None:
+    assert [clock(s) for s in (5, 59.6, 65, 3665)] == ["0:05", "1:00", "1:05", "1:01:05"]

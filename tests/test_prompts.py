@@ -4,7 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
+from sys import getswitchinterval, setswitchinterval
 from threading import Thread
+from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -15,16 +18,17 @@ from torch import Tensor
 
 import fifo_diffusion as fifo
 from fifo_diffusion import api, making, sidecar
-from fifo_diffusion.config import Cue, Run
+from fifo_diffusion.config import Cue, Decided, Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.engine import Engine, Solver, State
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models.gauss import GaussianVideo
-from fifo_diffusion.prompts import Table, WholeQueue, mix
+from fifo_diffusion.prompts import KEPT, Table, WholeQueue, mix
 from fifo_diffusion.protocols import Cond
 from fifo_diffusion.session import Frame, Session
+from fifo_diffusion.together import Together
 from fifo_diffusion.windows import Keep
 
 
@@ -66,6 +70,8 @@ def test_a_blend_goes_in_even_steps_and_takes_over_another_midway() -> None:
     torch.testing.assert_close(
         t(range(8, 15))["mean"], torch.tensor([[0, 0, 1, 2, (3 + 8) / 2, 8, 8]], dtype=torch.float64)
     )
+    first = table(cue(0, 2, blend=99), cue(10, 4, blend=1))  # before the first there is none to blend with
+    assert first(range(9, 12))["mean"].tolist() == [[2, 3, 4]]
 
 
 def test_a_network_with_one_text_a_window_hears_that_of_most_frames() -> None:
@@ -79,6 +85,8 @@ def test_guidance_is_given_where_it_is_not_the_runs() -> None:
     assert t(range(9, 13))["guidance"].tolist() == [[3, 5, 7, 7]]
     assert t(range(12, 16))["guidance"].tolist() == [[7]]
     assert "guidance" not in t(range(20, 30))
+    shares = table(cue(0, 1), cue(10, 1, blend=3), cue(12, 1, blend=8), guidance=3)  # at 12 .9999999999999999 in all
+    assert "guidance" not in shares(range(12, 13))
 
 
 def test_frames_of_the_video_where_a_latent_is_several_of_them() -> None:
@@ -87,6 +95,14 @@ def test_frames_of_the_video_where_a_latent_is_several_of_them() -> None:
     assert t(range(4))["mean"].tolist() == [[1, 1, 2, 2]]
     assert t.say("3") == 13
     assert t(range(3, 5))["mean"].tolist() == [[2, 3]]
+
+
+def test_frames_of_the_video_where_a_latent_is_several_of_them_and_a_clip_was_before() -> None:
+    """Latents that follow others, 4 frames each: 0-3 | 4-7 | 8-11."""
+    t = replace(table(cue(0, 1), cue(4, 2), cue(11, 3), frames_per_latent=4), first=4)
+    assert t.first_free == 0
+    assert t(range(-1, 3))["mean"].tolist() == [[1, 1, 2, 3]]
+    assert t.say("4") == 12
 
 
 def test_each_text_is_encoded_once_on_each_side_of_guidance() -> None:
@@ -102,8 +118,18 @@ def test_each_text_is_encoded_once_on_each_side_of_guidance() -> None:
     t = Table((cue(0, 1), cue(4, 2, blend=2)), counted("+"), counted("-"), per_frame=True, negative_prompt="5")
     for n in range(-4, 10):
         t(range(n, n + 4))
-    t.say("1", negative_prompt="2")
-    assert sorted(asked) == ["+1", "+2", "-2", "-5"]
+    t.say("3", negative_prompt="2")  # encoded at once: the stream need not wait for it
+    assert sorted(asked) == ["+1", "+2", "+3", "-2", "-5"]
+
+
+def test_texts_of_long_ago_are_not_kept() -> None:
+    """A stream that is spoken to for days."""
+    t = table(cue(0, 1))
+    first = [ref(tensor) for tensor in t(range(4)).values()]
+    for n in range(KEPT + 1):
+        t.say(f"{n + 2}", negative_prompt=f"{n + 2}")
+        t(range(n + 4, n + 5))
+    assert [tensor() for tensor in first] == [None, None]
 
 
 def test_a_mixture_weighs_numbers_and_joins_masks() -> None:
@@ -126,6 +152,8 @@ def test_a_cue_comes_at_the_first_frame_that_nothing_has_heard() -> None:
     t(range(-8, 4))
     assert t.say("3", blend=2) == 12
     assert t.say("4") == 12  # said again: the last one counts
+    assert t.say("5", at=12) == 12
+    assert t.say("4", at=12) == 12
     assert t.say("5", at=20) == 20
     assert [(c.at, c.prompt) for c in t.cues] == [(0, "2"), (12, "4"), (20, "5")]
     with pytest.raises(BadInput, match=r"frame 11 is already being made.*frame 12"):
@@ -134,6 +162,26 @@ def test_a_cue_comes_at_the_first_frame_that_nothing_has_heard() -> None:
         with pytest.raises(BadInput):
             t.say(**wrong)
     assert len(t.cues) == 3
+    t.begin(9)  # what has been heard stays so
+    assert t.say("7", last=True) == 12
+    assert [(c.at, c.prompt) for c in t.cues] == [(0, "2"), (12, "7")]
+
+
+def test_what_a_frame_has_heard_is_what_the_table_says_whoever_spoke_meanwhile() -> None:
+    t, heard, usual = table(cue(0, 0)), list[float](), getswitchinterval()
+    speakers = [Thread(target=lambda: [t.say(f"{i % 7}") for i in range(1000)]) for _ in range(2)]
+    setswitchinterval(1e-6)  # so that threads come between each other's steps
+    try:
+        for speaker in speakers:
+            speaker.start()
+        while any(speaker.is_alive() for speaker in speakers):
+            n = len(heard)
+            heard += t(range(n, n + 1))["mean"].tolist()
+        for speaker in speakers:
+            speaker.join()
+    finally:
+        setswitchinterval(usual)
+    assert heard == [mean(t.cues, n) for n in range(len(heard))]
 
 
 PLANS = st.tuples(
@@ -281,6 +329,29 @@ def test_a_state_that_is_taken_up_again_hears_nothing_late() -> None:
     second = Session(run)
     second.latents(state)
     assert second.prompts.say("1") >= heard
+
+
+def test_what_is_said_while_ranks_load_is_not_for_the_base_clip_they_are_to_make(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They know the prompts of before, so rank 0 would have answered for another text than they."""
+
+    class Loading(Together):
+        def __post_init__(self) -> None: ...
+
+        def say(self, what: Any, *, awaited: bool = False) -> None:
+            self.told: Decided = what[0]
+
+        def loaded(self) -> None:
+            assert session.prompts.say("2") == 16
+
+    monkeypatch.setattr(Session, "_made_by_all", True)
+    run = resolve(Run.of({"prompt": "0", **SMALL, "frames": 0}))
+    group = Loading(rank=0, ranks=2, device="cpu", words=None, patient=None, store=None)
+    session = Session(run, group=group)
+    state, alone = session._first(), Session(group.told)
+    assert torch.equal(state.queue, alone.start().queue)
+    assert alone.prompts.first_free == 16  # nor for its frames where one process makes it
 
 
 def test_a_video_made_live_is_made_again_by_its_sidecar(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,11 @@ from PIL import Image
 
 import fifo_diffusion as fifo
 from fifo_diffusion import api, checkpoint, sidecar
-from fifo_diffusion.config import Decided, Run
+from fifo_diffusion.config import Cue, Decided, Run
 from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.interrupt import uninterrupted
-from fifo_diffusion.session import Session, Watch
-from fifo_diffusion.sinks import read_frames
+from fifo_diffusion.session import Frame, Session, Watch
+from fifo_diffusion.sinks import VideoSink, read_frames
 
 ROOT = Path(__file__).parents[1]
 RUN = Run.of({"prompt": "-", "model": "gauss", "size": (16, 16), "partitions": 1, "fps": 4})
@@ -134,7 +135,9 @@ def test_a_file_that_begins_with_a_clip_goes_on_bit_for_bit(tmp_path: Path) -> N
 
 
 def test_a_run_in_is_not_made_again(tmp_path: Path) -> None:
-    """Killed, as it were, in the run-in: what is left has no frame yet, but the state of the queue."""
+    """Killed, as it were, in the run-in: what is left has no frame yet, but the state of the queue.  And stopped there
+    again: it was told to be another video then.
+    """
     heard: list[str] = []
 
     def watch(stage: str, done: int, total: int) -> None:
@@ -153,10 +156,19 @@ def test_a_run_in_is_not_made_again(tmp_path: Path) -> None:
     folder.mkdir()
     for file in kept.iterdir():
         file.replace((tmp_path if file.suffix == ".mp4" else folder) / file.name)
+    before = checkpoint.description(folder)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "run-in" and done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        api.carry_on(str(tmp_path / "a.partial.mp4"), checkpoint_every=OFTEN, watch=stop)
+    assert checkpoint.description(folder) == before
     heard.clear()
     made = api.carry_on(str(tmp_path / "a.partial.mp4"), watch=lambda stage, done, total: heard.append(stage))
     assert "base clip" not in heard
-    assert 0 < heard.count("run-in") <= 9
+    assert 0 < heard.count("run-in") <= 6
     assert made.frames_sha256 == api.make(run, str(tmp_path / "b.mp4")).frames_sha256
     assert not (tmp_path / "a.partial.mp4").exists()
 
@@ -168,7 +180,7 @@ def test_an_endless_video_is_stopped_made_longer_and_forked_with_another_prompt(
     assert len(list(read_frames(video))) == 30
     with pytest.raises(KeyboardInterrupt):  # less than there was: that is kept
         api.carry_on(str(video), watch=stop_at(29))
-    assert len(list(read_frames(video))) == 30
+    assert len(list(read_frames(video))) == sidecar.read(tmp_path / "a.mp4.json").frames_written == 30
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.mp4.json", "a.mp4.run"]
     made = api.carry_on(str(video), frames="+6")
     assert made.frames_sha256 == straight(".mp4", 36, 4)[1]
@@ -266,7 +278,7 @@ def test_a_full_disk_leaves_what_is_needed_to_go_on(tmp_path: Path, name: str) -
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, usual[1]))
 
     try:
-        with pytest.raises(OutputError, match=r"Cannot (go on writing|write) .*File too large"):
+        with pytest.raises(OutputError, match=r"cannot (go on writing|write) .*File too large"):
             api.make(run_of(120), str(output), checkpoint_every=OFTEN, watch=fill, warn=said.append)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
@@ -332,6 +344,32 @@ def test_what_is_said_meanwhile_is_stored_with_the_checkpoints(tmp_path: Path, m
     assert {"from 0", "from 10"} <= set(prompts)
 
 
+def test_what_is_said_live_is_there_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a kill finds it, before the next checkpoint; also where the disk was full for a moment."""
+    video, kept, sessions = tmp_path / "a.mp4", tmp_path / "kept", list[Session]()
+    usual, warned, full = checkpoint.describe, list[str](), [OutputError("the disk is full")]
+
+    def describe(folder: Path, description: checkpoint.Description) -> None:
+        if description.run.cues and full:
+            raise full.pop()
+        usual(folder, description)
+
+    def look(stage: str, done: int, total: int) -> None:
+        if stage == "streaming" and done == 8:
+            assert sessions[0].prompts.say("3") == 23
+        if stage == "streaming" and done == 11:
+            shutil.copytree(tmp_path / "a.mp4.run", kept / "a.mp4.run")
+            shutil.copy(tmp_path / "a.partial.mp4", kept)
+
+    monkeypatch.setattr(checkpoint, "describe", describe)
+    made = api.make(
+        run_of(30), str(video), checkpoint_every=OFTEN, watch=look, ready=sessions.append, warn=warned.append
+    )
+    assert len(warned) == 1
+    assert checkpoint.committed(kept / "a.mp4.run")[0] == 4
+    assert api.carry_on(str(kept / "a.partial.mp4")).frames_sha256 == made.frames_sha256
+
+
 def test_a_signal_waits_for_the_end_of_a_step() -> None:
     steps: list[str] = []
 
@@ -350,6 +388,26 @@ def test_a_signal_waits_for_the_end_of_a_step() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_frame_that_is_being_written_when_a_signal_comes_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = VideoSink.write
+
+    def write(self: VideoSink, frame: Frame) -> None:
+        real(self, frame)
+        if self.frames == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(VideoSink, "write", write)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            api.make(run_of(20), str(tmp_path / "a.mp4"))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert sidecar.read(tmp_path / "a.mp4.json").frames_written == len(list(read_frames(tmp_path / "a.mp4"))) == 6
 
 
 def fifo_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -371,8 +429,9 @@ def test_the_command_says_how_to_go_on_and_does(tmp_path: Path) -> None:
     told = re.search(r"is whole and holds (\d+) frames; go on with: (fifo resume 'it'\"'\"'s.mp4')", said)
     assert told is not None, said
     assert len(list(read_frames(tmp_path / "it's.mp4"))) == int(told[1])
-    done = fifo_command("resume", "it's.mp4", "--frames", "+7", cwd=tmp_path)
+    done = fifo_command("resume", "it's.mp4", "--frames", "+7", "--preview", "queue.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert (tmp_path / "queue.png").exists()
     assert len(list(read_frames(tmp_path / "it's.mp4"))) == int(told[1]) + 7
     refused = fifo_command("resume", "it's.mp4", "--checkpoint-every", "often", cwd=tmp_path)
     assert refused.returncode == 2
@@ -392,8 +451,12 @@ def test_info_prints_what_a_video_says_of_itself(tmp_path: Path) -> None:
     (tmp_path / "c.gif.json").unlink()
     with pytest.raises(BadInput, match="tells no settings"):
         api.told(str(tmp_path / "c.gif"))
-    with pytest.raises(BadInput, match="There is no"):
+    with pytest.raises(BadInput, match="there is no"):
         api.told(str(tmp_path / "none.mp4"))
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path):  # which holds videos, and none of its own
+        with pytest.raises(BadInput, match=f"^the folder {folder} holds no frames of a video that fifo made; name the"):
+            api.told(str(folder))
     printed = fifo_command("info", "a.mp4", cwd=tmp_path)
     assert printed.returncode == 0, printed.stderr
     assert re.search(r"^prompt +a \[b\] c$", printed.stdout, re.MULTILINE)
@@ -415,14 +478,21 @@ def test_a_clip_video_without_a_checkpoint_is_made_as_long_as_was_asked(tmp_path
 
 def test_a_prompt_for_what_comes_is_there_after_a_kill_and_told_by_the_file(tmp_path: Path) -> None:
     video, said = tmp_path / "a.mp4", list[str]()
+    later = {"cues": (Cue(at=0, prompt="-"), Cue(at=59, prompt="2"))}  # in whose place the new one comes
     with pytest.raises(KeyboardInterrupt):
-        api.make(run_of(0), str(video), checkpoint_every=OFTEN, watch=stop_at(22))
+        api.make(run_of(0).model_copy(update=later), str(video), checkpoint_every=OFTEN, watch=stop_at(22))
 
     def look(stage: str, done: int, total: int) -> None:
         """As a kill would find it: before the next checkpoint."""
         if done == 22:
             said.append(checkpoint.description(tmp_path / "a.mp4.run").run.cues[-1].prompt)
 
-    api.carry_on(str(video), frames=60, prompt="3", watch=look)
+    warned: list[str] = []
+    api.carry_on(str(video), frames=60, prompt="3", watch=look, warn=warned.append)
     assert said == ["3"]
-    assert api.told(str(video))["cues"][-1]["prompt"] == "3"
+    assert warned == []
+    cues = api.told(str(video))["cues"]
+    assert [cue["prompt"] for cue in cues] == ["-", "3"]
+    reaches = cues[1]["at"] + 60 - 20  # as long after the last checkpoint
+    api.carry_on(str(video), frames=reaches, prompt="4", warn=warned.append)
+    assert warned == [f"the video ends at frame {reaches}, before '4' at frame {reaches} is seen"]

@@ -12,6 +12,7 @@ from fifo_diffusion.schedule import (
     NoiseSchedule,
     Predicts,
     cosine,
+    leading,
     paper,
     rectified_flow,
     scaled_linear_betas,
@@ -59,6 +60,16 @@ def test_split_finds_the_frame_and_the_noise(make: Callable[..., NoiseSchedule],
     got = s.split(z, answer(s, x0, eps, LEVEL), LEVEL)
     torch.testing.assert_close(got, (x0, eps), rtol=0, atol=1e-10)
     torch.testing.assert_close(s.answer(z, x0, LEVEL), answer(s, x0, eps, LEVEL), rtol=0, atol=1e-10)
+
+
+def test_what_a_network_predicts_and_the_kind_of_table_are_independent() -> None:
+    """Such as velocity on a rectified flow, where alpha^2 + sigma^2 is not 1."""
+    flow, x0, eps = rectified_flow(K), frames(0), frames(1)
+    for predicts in ("velocity", "sample"):
+        s = NoiseSchedule(alpha=flow.alpha, sigma=flow.sigma, time=flow.time, predicts=predicts)
+        z = s.add_noise(x0, eps, LEVEL)
+        got = s.split(z, answer(s, x0, eps, LEVEL), LEVEL)
+        torch.testing.assert_close(got, (x0, eps), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
@@ -130,8 +141,19 @@ def test_pure_noise_and_clean_frames_are_exact(predicts: Predicts, eta: float) -
     torch.testing.assert_close(moved[:, :, -1], want, rtol=0, atol=1e-12)
     assert all(bool(x.isfinite().all()) for x in s.step_2m(z, out, LEVEL, frames(3)))
     everything = torch.arange(K + 1)
-    clean, _ = s.split(randn(2, 3, K + 1, 2, 2), randn(2, 3, K + 1, 2, 2, seed=1), everything)
+    clean, rest = s.split(randn(2, 3, K + 1, 2, 2), randn(2, 3, K + 1, 2, 2, seed=1), everything)
     assert bool(clean.isfinite().all())
+    assert bool(rest.isfinite().all())  # though there is no noise to see at level 0
+
+
+def test_where_the_frame_is_kept_within_a_limit_the_noise_is_what_is_left() -> None:
+    s, everything = leading(scaled_linear_betas(), K, limit=1.0), torch.arange(K + 1)
+    z, out = 3 * randn(2, 3, K + 1, 2, 2), randn(2, 3, K + 1, 2, 2, seed=1)
+    x0, eps = s.split(z, out, everything)
+    assert (float(x0.min()), float(x0.max())) == (-1, 1)
+    assert torch.equal(eps[:, :, 0], out[:, :, 0])  # at level 0 there is no noise to see
+    again = wide(s.alpha) * x0 + wide(s.sigma) * eps
+    torch.testing.assert_close(again[:, :, 1:], z[:, :, 1:], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -159,7 +181,9 @@ def test_half_precision_is_only_for_storage(dtype: torch.dtype) -> None:
     z, out = frames(0).to(dtype), frames(1).to(dtype)
     want = s.step(z.float(), out.float(), LEVEL).to(dtype)
     assert torch.equal(s.step(z, out, LEVEL), want)
-    assert s.step_2m(z, out, LEVEL, None)[1].dtype == torch.float32  # differences of x0 are small
+    moved, seen = s.step_2m(z, out, LEVEL, frames(2).float())
+    assert (s.add_noise(z, out, LEVEL).dtype, moved.dtype) == (dtype, dtype)  # a queue stays what it is
+    assert seen.dtype == torch.float32  # differences of x0 are small
     assert s.times(LEVEL, z).tolist() == s.time[1:].tolist()  # 999 would be 1000 in bfloat16
 
 
@@ -168,6 +192,7 @@ def test_shift_moves_the_levels_towards_noise_and_leaves_the_ends() -> None:
     torch.testing.assert_close(even.sigma, torch.linspace(0, 1, K + 1, dtype=torch.float64))
     assert bool((shifted.sigma[1:-1] > even.sigma[1:-1]).all())
     assert shifted.sigma[[0, -1]].tolist() == [0, 1]
+    assert rectified_flow(K, shift=0.1).sigma[-1] == 1  # 0.1 / (1 + (0.1 - 1)) is a hair above 1
     snr = [float((1 - s.sigma[4]) / s.sigma[4]) for s in (even, shifted)]
     assert snr[0] / snr[1] == pytest.approx(5)  # a shift of 5 is 5 times less signal to noise
 
@@ -195,6 +220,8 @@ def test_training_tables() -> None:
         ([1, 0.5, 0.2], [0, 0.5, 0.4], [0, 1, 2], "noise", "wrong way"),
         ([1, 0.0, 0.0], [0, 1, 1], [0, 1, 2], "flow", "only the last"),
         ([1, 0.5, 0.2], [0, 0, 1], [0, 1, 2], "flow", "only level 0"),
+        ([1, 0.5, -0.2], [0, 0.5, 1], [0, 1, 2], "flow", "none may be negative"),
+        ([1, 0.5, 0.2], [-0.1, 0.5, 1], [0, 1, 2], "flow", "none may be negative"),
         ([1, 0.0], [0, 1], [0, 1], "noise", "predicts noise"),
     ],
 )
@@ -209,6 +236,9 @@ def test_what_is_no_schedule_is_refused(
 def test_what_cannot_be_asked_is_refused() -> None:
     with pytest.raises(BadInput, match="at most 999"):
         variance_preserving(scaled_linear_betas(), 1000)
+    with pytest.raises(BadInput, match="1001 levels"):
+        leading(scaled_linear_betas(), 1001)
+    assert leading(scaled_linear_betas(), 1000).levels == 1000  # every step, and level 0 below them
     with pytest.raises(BadInput, match="at least 1"):
         rectified_flow(0)
     with pytest.raises(BadInput, match="shift"):

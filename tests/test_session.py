@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import fifo_diffusion as fifo
 from fifo_diffusion import api, sidecar
 from fifo_diffusion.config import OF_OTHERS, Run
 from fifo_diffusion.decide import resolve
+from fifo_diffusion.decode import psnr, to_frames, to_pixels
 from fifo_diffusion.errors import BadInput, DeviceError, OutputError
+from fifo_diffusion.models.gauss import Gauss
 from fifo_diffusion.session import Frame, Session
 from fifo_diffusion.sinks import VideoSink, read_frames
 from fifo_diffusion.windows import Keep
@@ -61,6 +64,31 @@ def test_every_method_setting_reaches_the_engine(settings: dict[str, object]) ->
     a = np.stack(list(fifo.stream("-", **usual)))
     b = np.stack(list(fifo.stream("-", **usual, **settings)))
     assert np.array_equal(a, b) is ("batch" in settings)
+
+
+def test_pixels_become_the_nearest_of_eight_bits_in_the_order_of_files() -> None:
+    frames = np.arange(2 * 2 * 64 * 3, dtype=np.uint8).reshape(2, 2, 64, 3)
+    again = to_frames(to_pixels(frames).contiguous())
+    assert np.array_equal(again, frames)
+    assert again.flags.c_contiguous
+    assert (float(to_pixels(frames).min()), float(to_pixels(frames).max())) == (-1, 1)
+    beyond = torch.tensor([-1.5, 1.5, -1 + 1.4 / 127.5]).view(3, 1, 1)
+    assert to_frames(beyond).tolist() == [[[0, 255, 1]]]
+    coarse = torch.linspace(-1, 1, 192).view(3, 8, 8).bfloat16()  # whose own sums would be a step or two off
+    assert np.array_equal(to_frames(coarse), to_frames(coarse.float()))
+    assert psnr(frames[:1], frames[:1] ^ np.uint8(1)) == pytest.approx(20 * np.log10(255))  # all by one, up or down
+
+
+def test_the_model_is_told_what_the_run_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    saving: list[Gauss] = []
+    monkeypatch.setattr(Gauss, "save_memory", lambda self: saving.append(self))
+    monkeypatch.setattr(Gauss, "embed_negative", lambda self, prompts: {"against": prompts})
+    run = {"prompt": "1", "negative_prompt": "2", "model": "gauss", "size": (8, 6), "fps": 5}
+    for memory in ("high", "low"):
+        session = Session(resolve(Run.of({**run, "memory": memory})))
+        assert (session.model.fps, session.model.size) == (5, (8, 6))
+        assert session.prompts(range(4))["negative_against"] == ["2"]
+    assert saving == [session.model]
 
 
 def test_guidance_and_the_negative_prompt_are_heard() -> None:
@@ -150,8 +178,6 @@ def test_everything_is_decided_before_work() -> None:
 
 def test_the_frames_before_a_breakdown_stay_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that turns to NaN midway: the video so far is whole, and the error says which frame."""
-    from fifo_diffusion.models.gauss import Gauss
-
     calls = 0
 
     def failing(self: Gauss, schedule):  # type: ignore[no-untyped-def]
@@ -188,14 +214,20 @@ def test_watch_hears_every_stage_in_order() -> None:
     assert ("run-in", 16, 16) in heard
 
 
-def test_an_interrupt_at_the_start_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", ["loading", "run-in"])
+def test_an_interrupt_at_the_start_leaves_nothing(at: str, tmp_path: Path) -> None:
+    """Another process may be making the same video by the time that a large model is loaded."""
+    there: list[Path] = []
+
     def stop(stage: str, done: int, total: int) -> None:
-        if stage == "run-in":
+        if stage == at and done:
+            there.extend(tmp_path.iterdir())
             raise KeyboardInterrupt
 
     run = Run.of({"prompt": "-", "model": "gauss", "size": (8, 8), "frames": 3})
     with pytest.raises(KeyboardInterrupt):
         api.make(run, str(tmp_path / "a.mp4"), watch=stop)
+    assert bool(there) == (at == "run-in")
     assert list(tmp_path.iterdir()) == []
 
 

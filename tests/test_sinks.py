@@ -298,7 +298,7 @@ except OutputError as error:
     print(error)
 """
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "Cannot go on writing" in said.stdout
+    assert "cannot go on writing" in said.stdout
     assert "clip.partial.mp4" in said.stdout
     assert said.stderr == ""
     assert len(readable(tmp_path / "clip.partial.mp4")) > 8
@@ -454,9 +454,9 @@ REFUSED: list[tuple[str, dict[str, Any], type[FifoError], str]] = [
     ("clip.mp4", {"crf": 0}, BadInput, "1 .best. to 51"),
     ("clip.gif", {"crf": 20}, BadInput, "no constant rate factor"),
     ("clip.avi", {}, BadInput, r"\.mp4, \.webm, \.gif, \.webp, a folder"),
-    ("none/clip.mp4", {}, OutputError, "There is no folder"),
-    ("none/frames", {}, OutputError, "There is no folder"),
-    ("file/clip.mp4", {}, OutputError, "There is no folder"),
+    ("none/clip.mp4", {}, OutputError, "there is no folder"),
+    ("none/frames", {}, OutputError, "there is no folder"),
+    ("file/clip.mp4", {}, OutputError, "there is no folder"),
     ("file", {}, OutputError, "not a folder"),
     ("old", {}, OutputError, "already holds"),
     ("n" * 300 + ".mp4", {}, OutputError, "too long"),
@@ -476,8 +476,28 @@ def test_what_is_refused_and_what_is_said(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that nobody can write to: /proc of Linux")
+@pytest.mark.parametrize("name", ["/proc/clip.mp4", "/proc/frames", "/proc"])
+def test_a_folder_that_takes_no_files_is_refused_whatever_its_permissions_say(name: str) -> None:
+    with pytest.raises(OutputError, match="the folder /proc takes no file"):
+        check_output(name)
+
+
+def test_the_check_of_an_output_leaves_nothing_and_takes_the_name_of_a_file_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"mine")
+    for name in ("clip.mp4", "new.gif", "frames"):
+        check_output(str(tmp_path / name))
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+    assert (tmp_path / "clip.mp4").read_bytes() == b"mine"
+
+
+def test_a_name_that_is_too_long_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="too long"):
+        check_output(str(tmp_path / ("n" * 300 + ".mp4")))
+
+
 def test_no_name_is_refused() -> None:
-    with pytest.raises(BadInput, match="No output was named"):
+    with pytest.raises(BadInput, match="no output was named"):
         check_output("")
 
 
@@ -508,9 +528,9 @@ def test_a_closed_sink_takes_no_frame(tmp_path: Path) -> None:
 
 
 def test_reading_what_is_no_video_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="There is no"):
+    with pytest.raises(BadInput, match="there is no"):
         read_frames(tmp_path / "none.mp4")
     for name in ("clip.mp4", "clip.webp"):
         (tmp_path / name).write_bytes(b"no video at all")
-        with pytest.raises(BadInput, match="Cannot read"):
+        with pytest.raises(BadInput, match="cannot read"):
             list(read_frames(tmp_path / name))

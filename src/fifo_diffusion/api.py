@@ -22,6 +22,7 @@ from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.job import job
 from fifo_diffusion.making import Making, Warn, machine, tell_unheard
 from fifo_diffusion.models import card
+from fifo_diffusion.preview import check_preview
 from fifo_diffusion.runs import check_fork, check_same, choose, lengthened
 from fifo_diffusion.session import Frame, Session, Watch, unwatched
 from fifo_diffusion.sidecar import Sidecar
@@ -150,8 +151,7 @@ def make(
     """
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
-    check_output(output, fps=full.fps, size=full.size, scale=scale, crf=crf)
-    _check_apart(full, output=output, preview=preview)
+    _check_written(full, output, preview, scale, crf)
     if (begun := began(output)) is not None and not checkpoints.differences(begun.run, full):
         return carry_on(
             output,
@@ -166,8 +166,6 @@ def make(
     folder = _folder(output)
     if full.method != "fifo":
         checkpoint_every = 0  # there is no state to go on from
-        if preview is not None:
-            raise BadInput(f"--preview shows FIFO's queue, and method {full.method} has none; leave it out")
     tell(told_how(full))
     making = Making(full, output, scale, crf, watch, warn, preview, ready)
     if making.session.clip is not None:
@@ -219,8 +217,7 @@ def carry_on(
         if output is not None:
             check_fork(home, output)
         target, own = (str(home), True) if output is None else (output, False)
-        _check_apart(said.run, output=target, preview=preview)
-        check_output(target, fps=said.run.fps, size=said.run.size, scale=said.scale, crf=said.crf, own=own)
+        _check_written(said.run, target, preview, said.scale, said.crf, own)
         into = folder if output is None else _folder(output)
         before = choose(folder, said, at_frame, warn)
         run = lengthened(said, before, _text(frames), _text(seconds), fork=not own)
@@ -250,9 +247,18 @@ def follow(group: Together) -> None:
         session.follow(first)
 
 
-def _check_apart(run: Run, **written: str | None) -> None:
-    """Raises BadInput where the clip that a run goes on from would be written over."""
-    for kind, path in written.items():
+def _check_written(
+    run: Decided, output: str, preview: str | None, scale: int, crf: int | None, own: bool = False
+) -> None:
+    """Raises BadInput or OutputError where the file, or the picture of the queue, cannot be written, or where the clip
+    that the run goes on from would be written over.  own: see `check_output`.
+    """
+    check_output(output, fps=run.fps, size=run.size, scale=scale, crf=crf, own=own)
+    if preview is not None:
+        if run.method != "fifo":
+            raise BadInput(f"--preview shows FIFO's queue, and method {run.method} has none; leave it out")
+        check_preview(preview)
+    for kind, path in (("output", output), ("preview", preview)):
         if path is not None and run.clip is not None and os.path.realpath(path) == os.path.realpath(run.clip):
             raise BadInput(f"the {kind} {path} is the clip itself, which would be lost; name another")
 
@@ -263,7 +269,7 @@ def _find(video: str) -> Path:
         return checkpoints.find(video)
     except BadInput:
         beside = sidecar.path_beside(video)
-        method = "fifo" if beside is None or not beside.exists() else sidecar.read(beside).run.method
+        method = "fifo" if beside is None or not os.path.exists(beside) else sidecar.read(beside).run.method
         if method == "fifo":
             raise
     raise BadInput(

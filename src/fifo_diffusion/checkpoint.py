@@ -15,6 +15,7 @@ A checkpoint is as large as the stream's queue: 0.3 MB for the embedded model.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -97,14 +98,14 @@ def find(where: str) -> Path:
     plain = path.with_name(re.sub(r"\.partial\d*(?=\.\w+$)", "", path.name)) if path.name else path
     places = [path, path / "fifo.run", *(folder_beside(str(name), folder=False) for name in (path, plain) if name.name)]
     for place in places:
-        if (place / _RUN).is_file():
+        if os.path.isfile(place / _RUN):  # unlike Path.is_file, for any name, however long
             return place
     if path.suffix.lower() in (".gif", ".webp") or where in ("-", "null"):
         raise BadInput(
             f"{where} cannot be gone on with, for only mp4, webm and folders of PNGs can be continued without loss; "
             f"make one of those, or this one anew with `fifo generate --from`"
         )
-    if not path.exists():
+    if not os.path.exists(path):
         raise BadInput(f"there is no {where}; name a video that fifo made, or the .run folder beside it")
     raise BadInput(
         f"there is no run beside {where} to go on with; it stands in {folder_beside(where, path.is_dir())} unless it "

@@ -13,13 +13,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.errors import BadInput
+from fifo_diffusion.whole import check_writable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,21 +39,20 @@ class Queue(NamedTuple):
     expected: NDArray[np.uint8]  # (P, H, W, 3)
 
 
-class Preview:
-    """Writes the picture; give it what draws a `Queue` as often as you like.
+def check_preview(path: str) -> None:
+    """Raises BadInput for a name that is no picture's, OutputError for one that cannot be written."""
+    if Path(path).suffix.lower() not in _KINDS:
+        raise BadInput(f"the preview {path} is no picture's name; end it in {', '.join(_KINDS)}")
+    check_writable(Path(path))
 
-    Raises BadInput for a name that is no picture's, OutputError for a folder that cannot be written to.
-    """
+
+class Preview:
+    """Writes the picture; give it what draws a `Queue` as often as you like.  Raises what `check_preview` raises."""
 
     def __init__(self, path: str, *, share: float = 0.03, warn: Callable[[str], None] = print) -> None:
         self._path, self._share, self._warn = Path(path), share, warn
         self._next = 0.0  # when the next one is due; never again after a write that failed
-        if self._path.suffix.lower() not in _KINDS:
-            raise BadInput(f"the preview {path} is no picture's name; end it in {', '.join(_KINDS)}")
-        if not os.access(self._path.parent, os.W_OK | os.X_OK):
-            raise OutputError(
-                f"the preview's folder {self._path.parent} is missing or may not be written to; name another"
-            )
+        check_preview(path)
 
     def __call__(self, draw: Callable[[], Queue]) -> None:
         """Draw and write, where it is time to; a picture that cannot be written is warned of once and stops no run."""
@@ -66,6 +67,9 @@ class Preview:
             self._next = float("inf")
             self._warn(f"the preview {self._path} cannot be written ({error.strerror or error}); going on without")
             return
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)  # what an error, or Ctrl-C, left of one
         now = time.perf_counter()
         self._next = now + (now - began) * (1 / self._share - 1)
 

@@ -63,7 +63,8 @@ class Table:
     per_frame: whether the network takes a text for every frame.  Otherwise a window hears what its middle frame
         hears; where two prompts meet in it, that is the one most of its frames hear.
     negative_prompt, guidance: what holds where a cue says None.
-    frames_per_latent: of the decoder.  The engine's frame number n is then the video's frames up to n times that.
+    frames_per_latent: of the decoder; its latents are the engine's frames.  first: frames of latent 0, which is one
+        alone where nothing was before it, and as many as any other behind a clip.
     """
 
     cues: tuple[Cue, ...]
@@ -73,6 +74,7 @@ class Table:
     negative_prompt: str = ""
     guidance: float = 1.0
     frames_per_latent: int = 1
+    first: int = 1
     _begun: int = field(default=0, init=False)  # frame numbers of the engine below this may have been heard
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
@@ -91,7 +93,7 @@ class Table:
             self._begun = max(self._begun, frames.stop)
             cues = self.cues
         numbers = frames if self.per_frame else [frames[len(frames) // 2]]
-        heard = [self._heard(cues, n * self.frames_per_latent) for n in numbers]
+        heard = [self._heard(cues, self._last(n)) for n in numbers]
         same = len(set(heard)) == 1
         if same:
             cond = self._cond(heard[0].text, heard[0].negative)
@@ -139,12 +141,16 @@ class Table:
     @property
     def first_free(self) -> int:
         """The first frame of the video that nothing has heard yet."""
-        return max(0, (self._begun - 1) * self.frames_per_latent + 1)
+        return max(0, self._last(self._begun - 1) + 1)
 
     def begin(self, frame: int) -> None:
         """The engine's frames below this number are taken: a state that is taken up again has made them begin."""
         with self._lock:
             self._begun = max(self._begun, frame)
+
+    def _last(self, latent: int) -> int:
+        """The last frame of the video that a latent stands for: it hears what that one does."""
+        return latent * self.frames_per_latent + self.first - 1
 
     def _heard(self, cues: Sequence[Cue], frame: int) -> Heard:
         """Newest first: a cue that blends over b frames has the share 1/(b+1), 2/(b+1), ... of its first frames, and

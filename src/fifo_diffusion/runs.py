@@ -75,6 +75,7 @@ class Keeper:
 
     def hidden(self, frames_sha256: str) -> None:
         """An iteration of the run-in is done."""
+        self._describe_anew()
         if time.monotonic() >= self._next:
             self._waiting.clear()
             self._wait(0, frames_sha256)
@@ -82,6 +83,7 @@ class Keeper:
 
     def after(self, frame: int, frames_sha256: str) -> None:
         """The file holds so many frames.  Raises OutputError when the file has gone."""
+        self._describe_anew()
         if frame % self._piece == 0:
             self._wait(frame, frames_sha256)
         if time.monotonic() >= self._next:
@@ -100,10 +102,11 @@ class Keeper:
             with suppress(OutputError):  # what went wrong first is what must be told
                 self._commit_settled()
             return
-        if sink.dropped:
+        if sink.dropped or sink.frames == 0:  # what is there is what there was
             assert self._before is not None
             checkpoints.describe(self._folder, self._before)
             return
+        sink.sync()
         if self._waiting:
             self._commit(self._waiting.pop())
         if finished and not self._keep_all:
@@ -149,16 +152,32 @@ class Keeper:
     def _commit(self, checkpoint: Checkpoint) -> None:
         self._next = time.monotonic() + self._every
         try:
-            if checkpoint.run != self._description.run:  # more was said
-                self._description = self._description.model_copy(update={"run": checkpoint.run})
-                checkpoints.describe(self._folder, self._description)
             checkpoints.commit(self._folder, checkpoint)
         except OSError as error:
-            if not self._warned:
-                self._warn(f"no checkpoint could be written to {self._folder} ({error.strerror}); the video goes on")
-            self._warned = True
+            self._unwritten(error)
             return
         checkpoints.drop(self._folder, checkpoints.spare(checkpoints.committed(self._folder)))
+
+    def _describe_anew(self) -> None:
+        """Where more was said: at once, for a kill before the next checkpoint must not take it.  What was said since a
+        checkpoint comes to frames that had not entered the queue there, so the two go together.
+        """
+        run = self._described()
+        if run == self._description.run:
+            return
+        anew = self._description.model_copy(update={"run": run})
+        try:
+            checkpoints.describe(self._folder, anew)
+        except OSError as error:
+            self._unwritten(error)  # and tried again with the next frame
+        else:
+            self._description = anew
+
+    def _unwritten(self, error: OSError) -> None:
+        if not self._warned:
+            why = error.strerror or str(error)
+            self._warn(f"no checkpoint could be written to {self._folder} ({why}); the video goes on")
+        self._warned = True
 
 
 @dataclass(frozen=True)
@@ -260,7 +279,9 @@ def _length(name: str, text: str, there: int, each: float) -> int:
         number = math.nan
     more = text.startswith("+")
     if not 0 <= number < 2**53 or (each == 1 and number % 1) or (number == 0 and (more or name != "--frames")):
-        raise BadInput(f"{name} is {text!r}; give how many in all, such as 600, or how many more, such as +500")
+        raise BadInput(
+            f"{name} is {text!r}; give how many {name[2:]} in all, such as 600, or how many more, such as +500"
+        )
     return round(number * each) + (there if more else 0)
 
 

@@ -120,7 +120,7 @@ class NoiseSchedule:
         """Every frame one level down: DDIM, eq. 12 and 16 of arXiv:2010.02502, for any alpha and sigma.
 
         z, out, noise (B, C, F, H, W); level (F,), each at least 1; -> (B, C, F, H, W) in z's dtype.
-        eta 0 draws nothing (and is the Euler step of a rectified flow); eta 1 is ancestral.
+        eta in [0, 1]: 0 draws nothing (and is the Euler step of a rectified flow); eta 1 is ancestral.
         Raises BadInput when eta asks for noise and there is none.
         """
         if eta > 0 and noise is None:
@@ -172,11 +172,11 @@ class NoiseSchedule:
                 split = [zero, one, torch.where(s > 0, 1 / s, 0), torch.where(s > 0, -a / s, 0)]
             case "flow":
                 split = [1 / (a + s), -s / (a + s), 1 / (a + s), a / (a + s)]
-        # Level 0 is never stepped; its row moves it to itself.
+        # Level 0 is never stepped: what its row says of the next level is of no account.
         a_next, s_next = torch.cat([a[:1], a[:-1]]), torch.cat([s[:1], s[:-1]])
-        shrink = torch.where(s > 0, a * s_next / (a_next * s), 1)  # exp(-h)
-        up = eta * s_next * (1 - shrink**2).clamp(min=0).sqrt()
-        down = (s_next**2 - up**2).clamp(min=0).sqrt()
+        shrink = a * s_next / (a_next * s)  # exp(-h), never above 1, for alpha does not rise nor sigma fall
+        up = eta * s_next * (1 - shrink**2).sqrt()
+        down = (s_next**2 - up**2).sqrt()
         log_snr = torch.log(a / s)  # +inf when clean, -inf when alpha is 0
         h, h_past = log_snr[:-1] - log_snr[1:], log_snr[1:-1] - log_snr[2:]
         bend = torch.cat([zero[:1], h[:-1] / (2 * h_past), zero[:1]])
@@ -217,7 +217,7 @@ def variance_preserving(alphas_cumprod: Tensor, levels: int, predicts: Predicts 
             f"at most {len(alphas_cumprod) - 1} are different"
         )
     time = torch.linspace(0, len(alphas_cumprod) - 1, levels + 1, dtype=torch.float64).round()
-    kept = alphas_cumprod.to("cpu", torch.float64)[time.long()].clone()
+    kept = alphas_cumprod.to("cpu", torch.float64)[time.long()]
     kept[0] = 1.0
     return NoiseSchedule(alpha=kept.sqrt(), sigma=(1 - kept).sqrt(), time=time, predicts=predicts)
 

@@ -36,7 +36,7 @@ from fifo_diffusion.prompts import Table
 from fifo_diffusion.protocols import Decoder, Turn
 from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.sources import Clip
-from fifo_diffusion.together import Together, together
+from fifo_diffusion.together import Together, in_step, together
 from fifo_diffusion.trail import Place, Trail
 
 Frame = NDArray[np.uint8]
@@ -73,17 +73,21 @@ class Session:
         run = self.run
         self.watch("loading", 0, 1)
         device = torch.device(run.device)
-        first = device if self._part is None else torch.device("cpu")  # the whole of it may not fit on the device
+        whole = self._part is None and run.fp8 == "off"  # else it may fit on the device only when it is smaller
+        first = device if whole else torch.device("cpu")
         model = models.load(run.model, first, getattr(torch, run.dtype), run.weights)
         model.fps, model.size = run.fps, run.size
         for given in run.lora:
             model.add_lora(*find_lora(given))
         if self._part is not None:
-            model.split(self._part, device)
+            model.split(self._part, device if run.fp8 == "off" else first)
+        if run.fp8 != "off":
+            model.in_eight_bits(device, products=run.fp8 == "products")
         if run.memory == "low":
             model.save_memory()
         if run.compile == "on":
             model.compile()
+        self.watch("loading", 1, 1)  # which may stop it, before the disk knows of a video
         return model
 
     @cached_property
@@ -103,6 +107,7 @@ class Session:
     def prompts(self) -> Table:
         """Which frame of the video hears what; `say` adds to it, from any thread."""
         run, model = self.run, self.model
+        per_latent = models.card(run.model).frames_per_latent
         return Table(
             run.table,
             model.embed,
@@ -110,7 +115,8 @@ class Session:
             per_frame=model.per_frame_text,
             negative_prompt=run.negative_prompt,
             guidance=run.guidance,
-            frames_per_latent=models.card(run.model).frames_per_latent,
+            frames_per_latent=per_latent,
+            first=1 if run.clip is None else per_latent,
         )
 
     def described(self) -> Decided:
@@ -292,18 +298,22 @@ class Session:
         return self._part is not None and self.run.start == "clip" and self.run.clip is None
 
     def _share(self, first: dict[str, Tensor] | None) -> None:
-        """The job, told to all ranks; until they are ready for it."""
+        """The job, told to all ranks; until they are ready for it.  first: None where all make that state together."""
         assert self.group is not None
-        self.group.say((self.described(), self.model.weights, first))
-        self.group.loaded()
+        job = self.described(), self.model.weights, first
+        with in_step():
+            self.group.say(job, awaited=True)
+            self.group.under_way = True
+            self.group.loaded()
+            self.group.awaited = first is None
 
     def _first(self) -> State:
         """`start`, on rank 0; where it takes all ranks, they are told before."""
         if not self._made_by_all:
             return self.start()
         assert self.group is not None
+        self.prompts.begin(models.card(self.run.model).window)  # what is said while ranks load comes after these
         self._share(None)
-        self.group.awaited = True
         start = self.start()
         self.group.awaited = False
         return start

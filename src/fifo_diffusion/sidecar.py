@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,7 +39,7 @@ def path_beside(output: str) -> Path | None:
     if output in ("-", "null"):
         return None
     path = Path(output)
-    folder = output.endswith("/") or not path.suffix or path.is_dir()
+    folder = output.endswith("/") or not path.suffix or os.path.isdir(path)
     return path / "fifo.json" if folder else path.with_name(path.name + ".json")
 
 

@@ -99,7 +99,7 @@ class Clip:
     @cached_property
     def _seen(self) -> _Seen:
         """Looked through once, without decoding where the container says enough."""
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             raise BadInput(f"there is no clip {self.path}; name a video, a picture or a folder of pictures")
         if not self.path.is_dir() and self._animation is None:
             return _look(self.path)

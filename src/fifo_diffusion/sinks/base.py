@@ -52,9 +52,9 @@ class FrameSink(ABC):
         """
         wanted = (self._height, self._width, 3)
         if frame.shape != wanted or frame.dtype != np.uint8:
-            raise BadInput(f"This sink takes frames of shape {wanted} uint8, not {frame.shape} {frame.dtype}.")
+            raise BadInput(f"this sink takes frames of shape {wanted} uint8, not {frame.shape} {frame.dtype}")
         if not self._open:
-            raise BadInput("This sink is closed; open another for more frames.")
+            raise BadInput("this sink is closed; open another for more frames")
         self._put(_enlarge(frame, self._scale))
         self.frames += 1
 

@@ -35,8 +35,10 @@ class PngSink(FrameSink):
         self._synced = 0  # the first file that a power cut could take
         try:
             path.mkdir(exist_ok=True)
+            if self._made:
+                to_disk(path.parent)
         except OSError as error:
-            raise OutputError(f"Cannot make the folder {path}: {error.strerror}.") from error
+            raise OutputError(f"cannot make the folder {path}: {error.strerror}") from error
         if begun is not None:
             self._go_on(begun)
 
@@ -69,7 +71,7 @@ class PngSink(FrameSink):
         except OSError as error:
             if self.path.is_dir():
                 partial.unlink(missing_ok=True)
-            raise OutputError(f"Cannot write {file}: {error.strerror}.") from error
+            raise OutputError(f"cannot write {file}: {error.strerror}") from error
 
     def sync(self) -> None:
         assert self.path is not None
@@ -78,7 +80,7 @@ class PngSink(FrameSink):
                 to_disk(self.path / picture_name(number))
             to_disk(self.path)
         except OSError as error:
-            raise OutputError(f"Cannot go on writing to {self.path}: {error.strerror}.") from error
+            raise OutputError(f"cannot go on writing to {self.path}: {error.strerror}") from error
         self._synced = self.frames
 
     def _end(self) -> None:

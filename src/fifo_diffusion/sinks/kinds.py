@@ -62,7 +62,7 @@ KINDS = {
 def rate(fps: Fraction | float) -> Fraction:
     """Frames a second as the files keep it.  Raises BadInput unless it is a number above 0."""
     if not math.isfinite(fps) or fps <= 0:
-        raise BadInput(f"{fps} frames a second is not allowed; give a number above 0.")
+        raise BadInput(f"{fps} frames a second is not allowed; give a number above 0")
     # 1001 is the largest denominator in use: 24000/1001 for NTSC film.
     return fps if isinstance(fps, Fraction) else Fraction(fps).limit_denominator(1001)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fifo_diffusion.errors import BadInput
@@ -11,12 +12,14 @@ from fifo_diffusion.sinks.coded import picture_name
 def read_metadata(path: Path) -> dict[str, str]:
     """The tags of a video, of a picture, or of a folder's first picture, by lower-case name; gif and webp have none.
 
-    Raises BadInput when there is no such file, or it is neither.
+    Raises BadInput when there is no such file, it is neither, or the folder holds no pictures of a video.
     """
-    if not path.exists():
-        raise BadInput(f"There is no {path} to read.")
+    if not os.path.exists(path):
+        raise BadInput(f"there is no {path} to read")
     if path.is_dir():
-        path = path / picture_name(0)
+        folder, path = path, path / picture_name(0)
+        if not os.path.exists(path):
+            raise BadInput(f"the folder {folder} holds no frames of a video that fifo made; name the video itself")
     tags = _picture(path) if path.suffix.lower() in (".png", ".webp") else _video(path)
     return {name.lower(): text for name, text in tags.items()}
 
@@ -28,7 +31,7 @@ def _picture(path: Path) -> dict[str, str]:
         with Image.open(path) as picture:
             return {str(name): text for name, text in picture.info.items() if isinstance(text, str)}
     except OSError as error:
-        raise BadInput(f"Cannot read {path} as a picture: {error.strerror or error}.") from error
+        raise BadInput(f"cannot read {path} as a picture: {error.strerror or error}") from error
 
 
 def _video(path: Path) -> dict[str, str]:
@@ -38,4 +41,4 @@ def _video(path: Path) -> dict[str, str]:
         with av.open(str(path)) as container:
             return dict(container.metadata)
     except av.FFmpegError as error:
-        raise BadInput(f"Cannot read {path} as a video: {error.strerror}.") from error
+        raise BadInput(f"cannot read {path} as a video: {error.strerror}") from error

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.sinks.base import FrameSink
-from fifo_diffusion.sinks.coded import Begun
+from fifo_diffusion.sinks.coded import Begun, picture_name
 from fifo_diffusion.sinks.folder import PngSink
 from fifo_diffusion.sinks.kinds import KINDS, Kind, is_folder, rate
 from fifo_diffusion.sinks.pipe import NullSink, RawSink
 from fifo_diffusion.sinks.video import VideoSink
+from fifo_diffusion.whole import check_writable
 
 _ALLOWED = ".mp4, .webm, .gif, .webp, a folder (no extension, or a final /) for PNGs, - for stdout, or null"
 
@@ -67,67 +68,59 @@ def check_output(
     crf: int | None = None,
     own: bool = False,
 ) -> None:
-    """Refuse, without making anything, what `open_sink` would refuse.
+    """Refuse what `open_sink` would refuse; nothing is made that stays.
 
     own: the pictures that are in the folder are this video's beginning.
     """
     if scale < 1:
-        raise BadInput(f"Scale {scale} is not allowed; give a whole number, 1 or more.")
+        raise BadInput(f"scale {scale} is not allowed; give a whole number, 1 or more")
     frames_a_second = rate(fps)
     width, height = size[0] * scale, size[1] * scale
     if width < 1 or height < 1:
-        raise BadInput(f"A size of {size[0]} x {size[1]} pixels is not allowed; give 1 or more each way.")
+        raise BadInput(f"a size of {size[0]} x {size[1]} pixels is not allowed; give 1 or more each way")
     if path in ("-", "null"):
         return
     if not path:
-        raise BadInput(f"No output was named; give {_ALLOWED}.")
+        raise BadInput(f"no output was named; give {_ALLOWED}")
     if is_folder(path):
         _check_folder(Path(path), own)
         return
     kind = KINDS.get(Path(path).suffix.lower())
     if kind is None:
-        raise BadInput(f"{path} ends in {Path(path).suffix}; this can write {_ALLOWED}.")
+        raise BadInput(f"{path} ends in {Path(path).suffix}; this can write {_ALLOWED}")
     if kind.even and (width % 2 or height % 2):
         even = f"{width + width % 2} x {height + height % 2}"
         raise BadInput(
             f"{path} needs an even width and height, not {width} x {height}; {even} is allowed, and gif, "
-            "webp and PNG take any."
+            "webp and PNG take any"
         )
     if max(width, height) > kind.largest:
-        raise BadInput(f"{path} can be at most {kind.largest} pixels a side, not {width} x {height}.")
+        raise BadInput(f"{path} can be at most {kind.largest} pixels a side, not {width} x {height}")
     if frames_a_second > kind.fastest:
-        raise BadInput(f"{path} can hold at most {kind.fastest} frames a second, not {float(frames_a_second):g}.")
+        raise BadInput(f"{path} can hold at most {kind.fastest} frames a second, not {float(frames_a_second):g}")
     if crf is not None:
         _check_crf(path, kind, crf)
-    _check_writable(Path(path).parent)
+    check_writable(Path(path))
     _check_codec(path, kind.codec)
 
 
 def _check_folder(path: Path, own: bool) -> None:
     if os.path.isdir(path):
         if not own and any(path.glob("frame_*.png")):
-            raise OutputError(f"The folder {path} already holds frame_*.png; name another, or empty it.")
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise OutputError(f"The folder {path} may not be written to; name another.")
+            raise OutputError(f"the folder {path} already holds frame_*.png; name another, or empty it")
+        check_writable(path / picture_name(0))
     elif os.path.exists(path):
-        raise OutputError(f"{path} is a file, not a folder; name a folder, or add an extension.")
+        raise OutputError(f"{path} is a file, not a folder; name a folder, or add an extension")
     else:
-        _check_writable(path.parent)
-
-
-def _check_writable(folder: Path) -> None:
-    if not os.path.isdir(folder):
-        raise OutputError(f"There is no folder {folder}; make it first, or write elsewhere.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"The folder {folder} may not be written to; write elsewhere.")
+        check_writable(path)
 
 
 def _check_crf(path: str, kind: Kind, crf: int) -> None:
     if kind.crf is None:
-        raise BadInput(f"{path} has no constant rate factor; leave crf out, or write .mp4 or .webm.")
+        raise BadInput(f"{path} has no constant rate factor; leave crf out, or write .mp4 or .webm")
     lowest, _, highest = kind.crf
     if not lowest <= crf <= highest:
-        raise BadInput(f"A crf of {crf} is not allowed for {path}; give {lowest} (best) to {highest}.")
+        raise BadInput(f"a crf of {crf} is not allowed for {path}; give {lowest} (best) to {highest}")
 
 
 def _check_codec(path: str, codec: str) -> None:
@@ -139,5 +132,5 @@ def _check_codec(path: str, codec: str) -> None:
         can = [end for end, kind in KINDS.items() if kind.codec in av.codecs_available]
         raise OutputError(
             f"{path} needs the codec {codec}, which this build of PyAV lacks; it can write "
-            f"{', '.join([*can, 'PNG folders'])}."
+            f"{', '.join([*can, 'PNG folders'])}"
         ) from error

@@ -26,4 +26,4 @@ class RawSink(FrameSink):
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"Cannot write to stdout: {error.strerror}.") from error
+            raise OutputError(f"cannot write to stdout: {error.strerror}") from error

@@ -20,7 +20,7 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
     """
     path = Path(path)
     if not os.path.exists(path):
-        raise BadInput(f"There is no {path} to read.")
+        raise BadInput(f"there is no {path} to read")
     if path.is_dir():
         return _read_folder(path)
     return _read_webp(path) if path.suffix.lower() == ".webp" else _read_video(path)
@@ -42,7 +42,7 @@ def _read_webp(path: Path) -> Iterator[Frame]:
             for picture in ImageSequence.Iterator(animation):
                 yield np.asarray(picture.convert("RGB"))
     except OSError as error:
-        raise BadInput(f"Cannot read {path} as a video: {error}.") from error
+        raise BadInput(f"cannot read {path} as a video: {error}") from error
 
 
 def _read_video(path: Path) -> Iterator[Frame]:
@@ -53,4 +53,4 @@ def _read_video(path: Path) -> Iterator[Frame]:
             for picture in container.decode(video=0):
                 yield picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     except av.FFmpegError as error:
-        raise BadInput(f"Cannot read {path} as a video: {error.strerror}.") from error
+        raise BadInput(f"cannot read {path} as a video: {error.strerror}") from error

@@ -74,7 +74,7 @@ class VideoSink(FrameSink):
                 self._copy(begun)
         except (av.FFmpegError, OSError) as error:
             self._file.unlink(missing_ok=True)
-            raise OutputError(f"Cannot start {path} ({kind.codec}): {error.strerror}.") from error
+            raise OutputError(f"cannot start {path} ({kind.codec}): {error.strerror}") from error
 
     @property
     def settled(self) -> int:
@@ -88,6 +88,7 @@ class VideoSink(FrameSink):
     def sync(self) -> None:
         try:
             to_disk(self._file)
+            to_disk(self._file.parent)  # its name, and that of the folder of checkpoints beside it
         except OSError as error:
             raise self._lost(error) from error
 
@@ -180,8 +181,8 @@ class VideoSink(FrameSink):
         why = getattr(error, "strerror", None) or error
         if not self._file.exists():
             why = f"{self._file} has gone (was it, or its folder, moved or deleted?)"
-            return OutputError(f"Cannot go on writing {self.path}: {why}.")
-        return OutputError(f"Cannot go on writing {self.path}: {why}; what was written is in {self._file}.")
+            return OutputError(f"cannot go on writing {self.path}: {why}")
+        return OutputError(f"cannot go on writing {self.path}: {why}; what was written is in {self._file}")
 
     def _end(self) -> None:
         import av
@@ -203,7 +204,7 @@ class VideoSink(FrameSink):
                 # Always of this name, so that what a kill leaves of it is written over by the run that goes on.
                 _index_in_front(self._file, self.partial.with_name(f".{self.partial.name}.plain"))
             to_disk(self._file)
-            self._file.replace(self.path)
+            self._file = self._file.replace(self.path)
             self.partial.unlink(missing_ok=True)
         except (av.FFmpegError, OSError) as error:
             raise self._lost(error) from error
@@ -218,7 +219,7 @@ def _create_beside(path: Path) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise OutputError(f"Cannot write {partial}: {error.strerror}.") from error
+            raise OutputError(f"cannot write {partial}: {error.strerror}") from error
         return partial
     raise AssertionError("count() has no end")
 
