@@ -20,11 +20,13 @@ from rich.console import Console
 from fifo_diffusion import api, checkpoint, sidecar
 from fifo_diffusion.batch.driver import Driver, opened
 from fifo_diffusion.batch.jobs import Job, read
-from fifo_diffusion.batch.local import Local
-from fifo_diffusion.batch.results import Result, fingerprint
+from fifo_diffusion.batch.local import Local, _start
+from fifo_diffusion.batch.results import Result, Results, fingerprint
 from fifo_diffusion.batch.table import Table
 from fifo_diffusion.errors import BadInput, FifoError
 from fifo_diffusion.sinks import read_frames
+
+pytestmark = pytest.mark.xdist_group("processes")  # many of them at once, so one such test at a time
 
 COMMAND = [sys.executable, "-m", "fifo_diffusion", "batch"]
 SMALL = {"model": "gauss", "size": [16, 16], "partitions": 2, "eta": 1.0, "scale": 1}
@@ -50,14 +52,19 @@ def quiet(line: str) -> str:
         return api.make(job.run, f"{folder}/{job.output}", checkpoint_every=0).frames_sha256
 
 
+def reached(run: Path) -> int:
+    """The frame of a video's latest checkpoint; 0 without one, or before there is a folder for any."""
+    return max(checkpoint.committed(run), default=0) if run.is_dir() else 0
+
+
 def await_checkpoints(driver: subprocess.Popen[bytes], run: Path, beyond: int = 0) -> int:
     """Until a video has a checkpoint beyond that frame; returns which."""
     until = time.monotonic() + LONG_ENOUGH
-    while not run.is_dir() or max(checkpoint.committed(run), default=0) <= beyond:
+    while reached(run) <= beyond:
         assert driver.poll() is None, driver.communicate()[1].decode()
         assert time.monotonic() < until
         time.sleep(0.02)
-    return max(checkpoint.committed(run))
+    return reached(run)
 
 
 def start(folder: Path, *said: str) -> subprocess.Popen[bytes]:
@@ -101,17 +108,28 @@ def check_stopped(folder: Path, *names: str) -> list[int]:
     return held
 
 
+def test_a_worker_that_has_just_been_started_does_not_hear_ctrl_c() -> None:
+    (seat,) = (local := Local(1))._seats
+    _start(seat)
+    assert seat.process is not None
+    assert seat.process.pid is not None
+    os.kill(seat.process.pid, signal.SIGINT)  # of a terminal, which sends it to all
+    local.close()
+    assert seat.process.exitcode == 0
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_a_killed_worker_a_stop_and_a_killed_driver_cost_nothing(tmp_path: Path) -> None:
     jobs, out = write(tmp_path, 400, 60, 60), tmp_path / "out"
     driver = start(tmp_path)
-    reached = await_checkpoints(driver, out / "1.mp4.run")
+    before = await_checkpoints(driver, out / "1.mp4.run")
     os.kill(owner(driver.pid, out / "1.partial.mp4"), signal.SIGKILL)
-    await_checkpoints(driver, out / "1.mp4.run", beyond=reached + 10)
+    await_checkpoints(driver, out / "1.mp4.run", beyond=before + 10)
     driver.send_signal(signal.SIGTERM)
     said = driver.communicate(timeout=LONG_ENOUGH)[1].decode()
     assert driver.returncode == 130, said
     assert "1.mp4: its worker was killed by SIGKILL; it is tried again from its last checkpoint" in said
-    assert "run the same command again" in said
+    assert said.count("stopping: ") == said.count("run the same command again") == 1
     (held,) = check_stopped(tmp_path, "1.mp4")
 
     driver = start(tmp_path)
@@ -132,7 +150,7 @@ def test_a_job_that_fails_leaves_the_others_be(tmp_path: Path) -> None:
 
     def kill() -> bool:
         """In place of asking whether to stop."""
-        if partial.exists() and checkpoint.committed(out / "1.mp4.run") and not killed:
+        if not killed and partial.exists() and reached(out / "1.mp4.run"):
             killed.append(owner(os.getpid(), partial))
             os.kill(killed[0], signal.SIGKILL)
         return False
@@ -176,6 +194,7 @@ ONE = {**SMALL, "output": "a.mp4", "prompt": "1"}
         ({"output": "b.mp4"}, "prompt is missing"),
         ({**ONE, "output": "b.avi"}, ".avi"),
         ({**ONE, "output": "../b.mp4"}, "the name of a file or folder in DIR"),
+        ({**ONE, "output": ".b.mp4"}, "the name of a file or folder in DIR"),
         ({**ONE, "output": "b.partial.mp4"}, "files under way"),
         ({**ONE, "output": "A.mp4"}, "output 'A.mp4' is that of line 1 too"),
         ({**ONE, "output": "b.mp4", "frames": 0}, "a video without end"),
@@ -226,22 +245,36 @@ def test_a_video_that_is_there_is_taken_for_what_it_is_and_no_more(tmp_path: Pat
     made = api.make(job.run, str(out / "a.mp4"), scale=1)
     assert left() == [1]  # it may be finished, which its run can prove
     told = {"name": "a.mp4", "state": "done", "frames": 8, "sha256": made.frames_sha256}
-    line = Result.model_validate({**told, "file_sha256": fingerprint(out / "a.mp4")})
-    (out / "results.jsonl").write_text(line.model_dump_json() + "\n")
-    assert left() == []
+    told["file_sha256"] = fingerprint(out / "a.mp4")
+    for changes in ({"state": "stopped"}, {"sha256": fingerprint(out / "a.mp4")}, {"file_sha256": None}):
+        Results(out).add(Result.model_validate(told | changes))
+        assert left() == [1]
+    with open(out / "results.jsonl") as before:
+        Results(out).add(Result.model_validate({**told, "error": "with another end of a line\u2028in it"}))
+        assert '"file_sha256":null' in before.read()  # another file has taken its name
+    assert left() == left(device="cpu") == []
     assert left(frames=9) == [1]  # it can be made longer
     changed: list[tuple[dict[str, Any], str]] = [
         ({"seed": 1}, "the list now says seed 1 in place of 0"),
         ({"frames": 7}, "frames 7 in place of 8"),
         ({"scale": 2}, "scale 2 in place of 1"),
         ({"cues": [{"at": 3, "prompt": "2"}]}, "cues"),
+        ({"dtype": "bfloat16"}, "dtype 'bfloat16' in place of 'float32'"),
+        ({"device": "cuda"}, "device 'cuda' in place of 'cpu'"),
     ]
     for changes, says in changed:
         with pytest.raises(BadInput, match=says):
             left(**changes)
+    assert (out / ".batch").is_dir()  # which was there before
     with open(out / "a.mp4", "ab") as file:
         file.write(b"!")
     assert left() == [1]
+    pictures = api.make(job.run, str(out / "b"), scale=1)
+    digests = {"sha256": pictures.frames_sha256, "file_sha256": fingerprint(out / "b")}
+    Results(out).add(Result.model_validate({**told, **digests, "name": "b"}))
+    assert left(output="b") == []
+    (out / "b" / "frame_00000007.png").write_bytes(b"!")
+    assert left(output="b") == [1]
     (out / "results.jsonl").write_text("{}\n")
     with pytest.raises(BadInput, match="line 1 is no result"):
         left()
@@ -250,12 +283,16 @@ def test_a_video_that_is_there_is_taken_for_what_it_is_and_no_more(tmp_path: Pat
 def test_a_job_may_name_a_script_and_files_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("story.yaml").write_text("- {at: 0, prompt: '1'}\n- {at: 2s, prompt: '2'}\n")
-    Path("clip.png").touch()
-    line = {"output": "a/", "script": "story.yaml", "fps": 4, "clip": "clip.png"}
-    Path("jobs.jsonl").write_text(json.dumps(line))
+    for name in ("clip.png", "lora.safetensors", "weights"):
+        Path(name).touch()
+    line = {"output": "a/", "script": "story.yaml", "fps": 4, "negative_prompt": "a line\u2028and another"}
+    line |= {"clip": "clip.png", "weights": "weights", "lora": ["lora.safetensors:0.5"]}
+    Path("jobs.jsonl").write_text(json.dumps(line, ensure_ascii=False))
     (job,) = read(Path("jobs.jsonl")).values()
     assert [(cue.at, cue.prompt) for cue in job.run.cues] == [(0, "1"), (8, "2")]
     assert job.clip == str(tmp_path / "clip.png")
+    assert (job.weights, job.lora) == (str(tmp_path / "weights"), (f"{tmp_path / 'lora.safetensors'}:0.5",))
+    assert job.negative_prompt == "a line\u2028and another"
     assert job.output == "a"
 
 

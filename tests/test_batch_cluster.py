@@ -14,6 +14,8 @@ from fifo_diffusion.batch.cluster import check_seen, nodes
 from fifo_diffusion.errors import BadInput
 from test_batch import COMMAND, LONG_ENOUGH, await_checkpoints, check_done, check_stopped, results, write
 
+pytestmark = pytest.mark.xdist_group("processes")  # many of them at once, so one such test at a time
+
 pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
 
 STORE = 80 * 2**20  # bytes; the least that Ray takes is 75 MB

@@ -7,15 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.main import get_command
 
+from fifo_diffusion.cli.app import app
+from fifo_diffusion.cli.values import seconds_of
+from fifo_diffusion.errors import BadInput
 from fifo_diffusion.sinks import read_frames
 
+COMMANDS = "generate, extend, resume, batch, info, models, doctor, evaluate"
 SMALL = ["--model", "gauss", "--size", "16x16", "-n", "1"]
 
 
@@ -79,13 +85,15 @@ def test_seconds_and_a_name_from_the_prompt(tmp_path: Path) -> None:
         (["generate", "a", "-o", "a.avi"], ".mp4"),
         (["generate", "a", "--frames", "3", "--seconds", "1"], "give one of them"),
         (["generate", "a", "--seconds", "inf"], "--frames 0"),
-        (["generate", "a", "--scale", "0"], "Scale 0"),
+        (["generate", "a", "--scale", "0"], "scale 0"),
         (["generate", "a", "--eta", "0.5", "--solver", "2m"], "2m"),
         (["generate", "--prompt", "9: b"], "the first must be at 0"),
         (["generate", "a", "--prompt", "9: b", "--prompt", "8: c"], "'c' is at frame 8 and comes after 'b'"),
         (["generate", "a", "--script", "none.yaml", "--prompt", "9: b"], "both --prompt and --script"),
-        (["generate", "a", "--blend", "slow", "--live"], "'slow' is no time"),
+        (["generate", "a", "--blend", "slow", "--live"], "--blend 'slow' is no time"),
+        (["generate", "a", "-o", ""], "no output was named"),
         (["generate", "a", "--prompt", "2s: b", "--fps", "nan"], "fps is nan"),
+        (["generate", "a", "--model", "gauss", "--fp8", "weights"], "gauss has no network"),
         (["evaluate", "gates", "--model", "gauss"], "has no gates"),
         (["evaluate", "gates", "--streams", "1", "--frames", "9"], "of 16 frames or more"),
     ],
@@ -96,6 +104,63 @@ def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: li
     assert says in done.stderr.decode()
     assert b"Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ["generate", "a", "--sed", "3"],
+            "fifo generate has no flag '--sed', the nearest is --seed; see fifo generate -h",
+        ),
+        (["generate", "a", "--seed", "x"], "--seed is 'x'; give a whole number; see fifo generate -h"),
+        (["generate", "a", "--fps", "fast"], "--fps is 'fast'; give a number; see fifo generate -h"),
+        (["generate", "a", "--seed"], "--seed needs a value, and none follows it; see fifo generate -h"),
+        (["generate", "a", "--quiet=3"], "--quiet takes no value; see fifo generate -h"),
+        (
+            ["generate", "a", "red", "balloon"],
+            "fifo generate has no place for 'red balloon'; put what has spaces in it into quotes; see fifo generate -h",
+        ),
+        (["evaluate", "--seeds"], "--seeds needs a value, and none follows it; see fifo evaluate -h"),
+        (["info"], "fifo info needs VIDEO: a video, a picture, or a folder of them, that fifo made; see fifo info -h"),
+        (["batch", "a"], "fifo batch needs --out: the folder for the videos and for results.jsonl; see fifo batch -h"),
+        (
+            ["generat", "a"],
+            f"fifo has no command 'generat', the nearest is generate; the commands are {COMMANDS}; see fifo -h",
+        ),
+        (["--[red]x"], "fifo has no flag '--[red]x'; see fifo -h"),
+        (["--version=3"], "--version takes no value; see fifo -h"),
+    ],
+)
+def test_a_mistyped_line_is_told_as_our_own_errors_are(tmp_path: Path, arguments: list[str], says: str) -> None:
+    done = fifo(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", f"error: {says}\n")
+
+
+def test_times_between_checkpoints_are_read_in_their_units() -> None:
+    assert [seconds_of(text) for text in ("30s", "1.5m", "2", "off")] == [30, 90, 2, 0]
+    for text in ("soon", "-1s", "1h", ""):
+        with pytest.raises(BadInput, match=f"^--checkpoint-every is '{text}'; give seconds"):
+            seconds_of(text)
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        named = path if name == "-" else (*path, name)
+        yield from commands(command, named) if hasattr(command, "commands") else [named]
+
+
+@pytest.mark.parametrize("path", list(commands(get_command(app))), ids=" ".join)
+def test_every_command_tells_a_flag_that_it_does_not_have(path: tuple[str, ...]) -> None:
+    with pytest.raises(
+        BadInput, match=f"^fifo {' '.join(path)} has no flag '--no-such'; see fifo {' '.join(path)} -h$"
+    ):
+        app([*path, "--no-such"], prog_name="fifo")
+
+
+def test_evaluate_without_a_name_has_no_gap_in_its_usage(tmp_path: Path) -> None:
+    assert b"Usage: fifo evaluate [OPTIONS]" in fifo("evaluate", "-h", cwd=tmp_path).stdout
+    assert b"see fifo evaluate -h" in fifo("evaluate", "--no-such-flag", cwd=tmp_path).stderr
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -10,7 +10,15 @@ from fifo_diffusion.errors import BadInput
 
 
 def test_frames_and_seconds() -> None:
-    assert [script.frames(text, 24) for text in ("0", "120", "2s", "4.5s", ".5 s", " 7 ")] == [0, 120, 48, 108, 12, 7]
+    assert [script.frames(text, 24) for text in ("0", "120", "2s", "4.5s", ".5 s", ".03s", " 7 ")] == [
+        0,
+        120,
+        48,
+        108,
+        12,
+        1,
+        7,
+    ]
     for wrong in ("", "-3", "1:30", "4.5", "s", "infs", "12m"):
         with pytest.raises(BadInput, match="is no time; give frames"):
             script.frames(wrong, 24)
@@ -49,7 +57,8 @@ def test_a_prompt_that_is_wrong_is_named(prompt: str, says: str) -> None:
 def test_what_was_said_without_a_time_stands_at_the_start() -> None:
     later = [Cue(at=5, prompt="b")]
     assert script.table(later, "a") == {"prompt": "a", "cues": tuple(later)}
-    assert script.table([Cue(at=0, prompt="b")], None)["prompt"] == "b"
+    for said in ("b", None):
+        assert script.table([Cue(at=0, prompt="b")], said)["prompt"] == "b"
     with pytest.raises(BadInput, match="at frame 5; the first must be at 0"):
         script.table(later, None)
     with pytest.raises(BadInput, match="frame 0 got two prompts, 'a' and 'b'"):
@@ -60,6 +69,7 @@ def test_what_was_said_without_a_time_stands_at_the_start() -> None:
     ("text", "says"),
     [
         ("", "is not a list"),
+        ("[]", "is not a list"),
         ("at: 0\nprompt: a\n", "is not a list"),
         ("- {at: 0, prompt: a\n- b", "is not YAML at line 2"),
         ("- {at: 0, prompt: a}\n- a whale", "entry 2: it is 'a whale'"),
@@ -82,6 +92,10 @@ def test_the_entry_that_is_wrong_is_named_in_one_sentence(tmp_path: Path, text: 
     assert "\n" not in str(refused.value)
 
 
-def test_a_script_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="cannot be read"):
-        script.read(tmp_path / "none.yaml", 10)
+def test_a_script_that_is_not_there_or_no_text(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(BadInput, match="cannot be read"):
+            script.read(path, 10)
+    (tmp_path / "latin.yaml").write_bytes("- {at: 0, prompt: a b\u00e9 }".encode("latin-1"))
+    with pytest.raises(BadInput, match="is not YAML"):
+        script.read(tmp_path / "latin.yaml", 10)

@@ -65,7 +65,7 @@ def read(path: Path) -> dict[int, Job]:
     Raises BadInput for the first line that is wrong, and says how many more there are.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # and nowhere else: JSON has other ends of lines in texts
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise BadInput(f"the list {path} cannot be read ({why}); give a file with a JSON object a line") from error

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -21,6 +21,7 @@ from fifo_diffusion.batch.jobs import Job
 from fifo_diffusion.batch.pool import PAUSE, Begun, Ended, Event, Lost, Moved, Task, Warned
 
 _STOP = None  # in place of a task
+_STOPS = (signal.SIGINT, signal.SIGTERM)  # the driver hears those, and says so through the pipe
 
 
 @dataclass(eq=False)
@@ -136,7 +137,12 @@ def _start(seat: _Seat) -> None:
     context = get_context("spawn")  # a fork would take CUDA's state and torch's threads with it
     seat.pipe, theirs = context.Pipe()
     seat.process = context.Process(target=_serve, args=(theirs, seat.device, seat.visible))
-    seat.process.start()
+    resource_tracker.ensure_running()  # which start() would do itself, and let signals through again
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # a worker takes that over, until it ignores them
+    try:
+        seat.process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
     theirs.close()  # so that its pipe ends when it does
 
 
@@ -148,8 +154,9 @@ def _death(code: int | None) -> str:
 
 def _serve(pipe: Connection, device: str, visible: str | None) -> None:
     """A worker: tasks until the pipe ends, which it also does when the driver is killed."""
-    for stop in (signal.SIGINT, signal.SIGTERM):  # the driver hears those, and says so through the pipe
+    for stop in _STOPS:
         signal.signal(stop, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
     while True:

@@ -41,12 +41,14 @@ class Results:
         self._path = folder / NAME
         self._lines: dict[str, Result] = {}
         try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
+            lines = self._path.read_text(encoding="utf-8").split("\n")  # as in `jobs`
         except FileNotFoundError:
             lines = []
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"{self._path} cannot be read ({error}); move it away to begin another") from error
         for number, line in enumerate(lines, 1):
+            if not line:
+                continue
             try:
                 result = Result.model_validate_json(line)
             except ValidationError:

@@ -35,7 +35,8 @@ def models(
     ] = None,
 ) -> None:
     """List the models, what they need, and the settings they are run with unless you say otherwise."""
-    from fifo_diffusion.models import MODELS, card
+    from fifo_diffusion.models import card
+    from fifo_diffusion.models.cards import MODELS
 
     out = Console()
     for one in MODELS.values() if name is None else (card(name),):
@@ -46,7 +47,6 @@ def _describe(card: Card, out: Console, scored: bool) -> None:
     """scored: list the plans that were measured; else say that there are some."""
     from fifo_diffusion.config import Run
     from fifo_diffusion.methods import METHODS, lacks
-    from fifo_diffusion.models.scores import scores
 
     size = f"{card.size[0]}x{card.size[1]} pixels" + (" or any other size" if card.any_size else "")
     default = " (the default)" if card.name == Run.model_fields["model"].default else ""
@@ -65,14 +65,20 @@ def _describe(card: Card, out: Console, scored: bool) -> None:
     if (need := card.memory) is not None:
         out.print(
             f"    memory   {need.least():.1f} GiB on a GPU in half precision with --memory low, "
-            f"{need.most(1):.1f} with high and --batch 1, {2 * need.window:.1f} more for each further window "
-            "(counted, not measured)",
+            f"{need.most(1):.1f} with high and --batch 1, {2 * need.window:.1f} more for each further window; "
+            f"{need.stays - need.eight:.1f} less with --fp8 weights (counted, not measured)",
             soft_wrap=True,
         )
-    plans = scores(card.name, card.size)
-    if plans and not scored:
+    _tell_scores(card, out, scored)
+
+
+def _tell_scores(card: Card, out: Console, each: bool) -> None:
+    from fifo_diffusion.models.scores import scores
+
+    if not (plans := scores(card.name, card.size)):
+        return
+    if not each:
         out.print(f"    scores   {len(plans)} plans were measured: fifo models {card.name}", highlight=False)
-    if not plans or not scored:
         return
     out.print(
         "    scores   of plans that were measured (docs/method.md), ± the standard error: how much shows of "

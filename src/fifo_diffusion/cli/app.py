@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from fifo_diffusion.cli.mistyped import Group
 from fifo_diffusion.version import __version__
 
 app = typer.Typer(
     name="fifo",
+    cls=Group,
     help="Endless video from a prompt (FIFO-Diffusion, arXiv:2405.11473).\n\n"
     'Begin with: fifo generate "a red balloon drifting right over snowy mountains"',
     no_args_is_help=True,
@@ -49,3 +51,4 @@ def flag(says: str, *flags: str, panel: str | None = None) -> Any:
 OUTPUT = "name.mp4, .webm, .gif or .webp, a folder/ for PNGs, or - for raw RGB on stdout (default: after the prompt)."
 EVERY = "Seconds between checkpoints in VIDEO.run; off for none (default: 30s). mp4, webm and folders only."
 KEEP = "Keep several when the video is finished, to fork from; else only the last, to make it longer."
+PREVIEW = "Picture of the whole queue, rewritten as it moves: name.png or .jpg."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fifo_diffusion.cli.app import app, console, flag, option
-from fifo_diffusion.cli.running import seconds_of
+from fifo_diffusion.cli.values import seconds_of
 from fifo_diffusion.errors import BadInput
 
 if TYPE_CHECKING:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from rich.console import Console
 from rich.markup import escape
-from typer.core import TyperGroup
+from typer.core import TyperCommand
 
 from fifo_diffusion.cli.app import app, console, flag, option
-from fifo_diffusion.cli.generate import _size, generate
+from fifo_diffusion.cli.generate import generate
+from fifo_diffusion.cli.mistyped import Group
+from fifo_diffusion.cli.values import size_of
 from fifo_diffusion.errors import BadInput
 
 if TYPE_CHECKING:
@@ -34,14 +36,14 @@ _making = partial(option, panel=_MAKING)
 _LENT = (
     "model", "weights", "lora", "frames", "seed", "negative_prompt", "size", "fps", "scale", "crf", "method", "steps",
     "stride", "overlap", "repeats", "partitions", "frames_per_level", "lookahead", "guidance", "guidance_levels", "eta",
-    "solver", "levels", "start", "dtype", "batch", "memory", "halves", "compile",
+    "solver", "levels", "start", "dtype", "fp8", "batch", "memory", "halves", "compile",
 )  # fmt: skip
 
 
 _UNSAID = "-"  # the name of the command that is meant where none is said; nobody can type it as a file
 
 
-class _Evaluate(TyperGroup):
+class _Evaluate(Group):
     """A group whose first command is meant where none is named: what follows are videos."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -52,6 +54,18 @@ class _Evaluate(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         return "" if name == _UNSAID else name, command, rest  # the name that the help shows
+
+
+class _Nameless(typer.Context):
+    @property
+    def command_path(self) -> str:
+        return super().command_path.rstrip()  # else usage has a gap where the name would stand
+
+
+class _Meant(TyperCommand):
+    """The command without a name."""
+
+    context_class = _Nameless
 
 
 evaluation = typer.Typer(
@@ -114,22 +128,22 @@ def videos(
     """
     from fifo_diffusion.evaluate import reading
     from fifo_diffusion.evaluate.choosing import choose
+    from fifo_diffusion.whole import check_writable
 
     said_output = "evaluation" if output is None else output
     name = Path(re.sub(r"\.(json|html)$", "", said_output))
-    if name.name == "" or name.is_dir() or not name.parent.is_dir():
+    if name.name == "" or os.path.isdir(name) or not name.parent.is_dir():
         raise BadInput(f"--output is {said_output!r}; give a name in a folder that exists, such as evaluation")
-    if not os.access(name.parent, os.W_OK | os.X_OK):
-        raise BadInput(f"--output is {said_output!r}, and {name.parent} may not be written to; name another place")
+    check_writable(name.with_name(f"{name.name}.html"))
     making = {key: value for key, value in said.items() if value not in (None, [])}
     if prompts is None and (making or videos is not None or png or seeds != 1):
-        flag = next(iter(making), "videos" if videos is not None else "png" if png else "seeds")
-        raise BadInput(f"--{flag.replace('_', '-')} is for making videos; say of which prompts with --prompts FILE")
+        first = next(iter(making), "videos" if videos is not None else "png" if png else "seeds")
+        raise BadInput(f"--{first.replace('_', '-')} is for making videos; say of which prompts with --prompts FILE")
     if prompts is None and not what:
         raise BadInput("nothing was given to evaluate; name videos or folders, or make some with --prompts FILE")
     sets = reading.find(what or ())
     if clip is not None:
-        if not clip.is_dir():
+        if not os.path.isdir(clip):
             raise BadInput(f"--clip is {clip}, which is no folder; give that of a CLIP, with its config.json")
         os.environ["FIFO_CLIP"] = str(clip)
     chosen = choose([one.strip() for one in metrics.split(",")] if metrics else [], against is not None)
@@ -208,7 +222,7 @@ def _made(prompts: Path, seeds: int, folder: Path, png: bool, settings: dict[str
     from fifo_diffusion.whole import write_whole
 
     if "size" in settings:
-        settings["size"] = _size(settings["size"])
+        settings["size"] = size_of(settings["size"])
     lines = listed(prompts, seeds, settings, png)
     folder.mkdir(parents=True, exist_ok=True)
     jobs = folder / "jobs.jsonl"
@@ -230,20 +244,20 @@ def _with_lent() -> inspect.Signature:
     theirs = inspect.signature(generate, eval_str=True).parameters
     lent = []
     for name in _LENT:
-        kind, flag = get_args(theirs[name].annotation)[:2]
-        flag = copy(flag)
-        flag.rich_help_panel = _MAKING
-        lent.append(theirs[name].replace(annotation=Annotated[kind, flag], kind=inspect.Parameter.KEYWORD_ONLY))
+        kind, declared = get_args(theirs[name].annotation)[:2]
+        declared = copy(declared)
+        declared.rich_help_panel = _MAKING
+        lent.append(theirs[name].replace(annotation=Annotated[kind, declared], kind=inspect.Parameter.KEYWORD_ONLY))
     return inspect.Signature([*own, *lent])
 
 
 videos.__signature__ = _with_lent()  # type: ignore[attr-defined]
-evaluation.command(_UNSAID)(videos)
+evaluation.command(_UNSAID, cls=_Meant)(videos)
 
 
 @evaluation.command("metrics")
 def metrics() -> None:
-    """List what can be measured, what each metric needs, and whether that is here."""
+    """List what can be measured, what each metric needs, and whether it is ready to be used here."""
     from fifo_diffusion.evaluate.known import known
     from fifo_diffusion.evaluate.metric import SetMetric
     from fifo_diffusion.evaluate.page import ARROW
@@ -251,10 +265,11 @@ def metrics() -> None:
     out = Console(highlight=False)
     for metric in known():
         why = metric.missing()
-        state = "[green]here[/]" if why is None else "[yellow]not here[/]"
+        state, takes = ("[green]ready[/]", "uses") if why is None else ("[yellow]not ready[/]", "needs")
         kind = "  [dim]with --against[/]" if isinstance(metric, SetMetric) else ""
         kind += "" if metric.usual else "  [dim]only when named[/]"
-        out.print(f"[bold]{metric.name}[/]  {state}{kind}  [dim]needs {escape(metric.needs)}[/]", soft_wrap=True)
+        what = f"  [dim]{takes} {escape(metric.needs)}[/]" if metric.needs else ""
+        out.print(f"[bold]{metric.name}[/]  {state}{kind}{what}", soft_wrap=True)
         if why is not None:
             out.print(f"    [yellow]{escape(why)}[/]", soft_wrap=True)
         for quantity in metric.quantities:

@@ -51,11 +51,12 @@ def gates(
     from fifo_diffusion.world.clips import World
     from fifo_diffusion.world.kinds import KINDS
 
-    own, out = card("embedded"), Console(highlight=False)
+    out = Console(highlight=False)
     torch.set_num_threads(threads or torch.get_num_threads())
     shipped = {"embedded": WEIGHTS, "embedded-large": WEIGHTS_LARGE}
     if model not in shipped:
         raise BadInput(f"model {model!r} has no gates; those that have are {', '.join(shipped)}")
+    own = card(model)
     if clips < 1 or streams < 0 or frames < own.window:
         raise BadInput(
             f"{clips} clips, {streams} streams of {frames} frames were asked for; give 1 clip or more, 0 streams or "
@@ -78,7 +79,7 @@ def gates(
 
     def tell(gates: Iterable[Gate]) -> None:
         for gate in gates:
-            out.print(str(gate))
+            out.print(str(gate), soft_wrap=True)
             found.append(gate)
 
     console.print("[dim]the judge is trained first where it is not there yet[/]")

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from fifo_diffusion.cli.app import EVERY, KEEP, OUTPUT, app, flag, option
-from fifo_diffusion.cli.running import run_watched, seconds_of, tell
+from fifo_diffusion.cli.app import EVERY, KEEP, OUTPUT, PREVIEW, app, flag, option
+from fifo_diffusion.cli.running import run_watched, tell
+from fifo_diffusion.cli.values import blend_of, seconds_of, size_of
 from fifo_diffusion.errors import BadInput, FifoError
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ def generate(
         str | None, option("Go on from this video, picture or folder of pictures (see `fifo extend`).")
     ] = None,
     only_new: Annotated[bool, flag("With a clip: leave its own frames out of the file.", "--only-new")] = False,
-    preview: Annotated[
-        str | None, option("Picture of the whole queue, rewritten as it moves: name.png or .jpg.")
-    ] = None,
+    preview: Annotated[str | None, option(PREVIEW)] = None,
     quiet: Annotated[bool, flag("No progress line and no summary.", "--quiet", "-q")] = False,
     frames: Annotated[int | None, _video("How many; 0 goes on until Ctrl-C (default: 10 seconds).")] = None,
     seconds: Annotated[float | None, _video("How long, instead of --frames.")] = None,
@@ -100,6 +99,13 @@ def generate(
     ] = None,  # torchrun takes --start for a short form of its own --start-method
     device: Annotated[str | None, _machine("auto, cpu, cuda, cuda:1, mps (default: auto).")] = None,
     dtype: Annotated[str | None, _machine("auto, float32, bfloat16, float16 (default: auto).")] = None,
+    fp8: Annotated[
+        str | None,
+        _machine(
+            "weights: keep the network's weights in 8 bits, half the memory, less exact; products: multiply in 8 bits "
+            "too, on Ada, Hopper and later GPUs, less exact still (default: off)."
+        ),
+    ] = None,
     split: Annotated[int | None, _machine("Ranks of torchrun that share one network too large for one GPU.")] = None,
     batch: Annotated[int | None, _machine("Most windows computed at once (twice that with guidance).")] = None,
     compile: Annotated[  # noqa: A002
@@ -125,10 +131,10 @@ def generate(
 
     said: dict[str, Any] = {
         "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "weights": weights, "frames": frames,
-        "seed": seed, "size": None if size is None else _size(size), "fps": fps,
+        "seed": seed, "size": None if size is None else size_of(size), "fps": fps,
         "method": method, "steps": steps, "stride": stride, "overlap": overlap, "repeats": repeats,
         "partitions": partitions, "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver,
-        "levels": levels, "start": start, "device": device, "dtype": dtype, "batch": batch, "split": split,
+        "levels": levels, "start": start, "device": device, "dtype": dtype, "fp8": fp8, "batch": batch, "split": split,
         "memory": memory, "halves": halves, "compile": compile,
         "lora": lora or None, "clip": clip, "frames_per_level": frames_per_level, "guidance_levels": guidance_levels,
     }  # fmt: skip
@@ -149,7 +155,7 @@ def generate(
     from fifo_diffusion.models import card
 
     pace = Run.of({"prompt": "-", "fps": said.get("fps")}).fps or card(said.get("model", "embedded")).fps
-    over = 0 if blend is None else scripts.frames(blend, pace)
+    over = 0 if blend is None else blend_of(blend, pace)
     if prompts and script is not None:
         raise BadInput("both --prompt and --script were given; put all prompts into the script, or none")
     if blend is not None and not (prompts or script or live):
@@ -159,7 +165,8 @@ def generate(
         first = said.get("prompt") if prompt is not None or cues[0].at > 0 else None  # or the one of --from
         said |= scripts.table(cues, first)
     if "prompt" not in said:
-        raise BadInput("no prompt was given; say what the video shows in quotes, or give --script or --from")
+        other = "--script or --from" if clip is None else "--script"  # fifo extend has no --from
+        raise BadInput(f"no prompt was given; say what the video shows in quotes, or give {other}")
     if seconds is not None:
         said["frames"] = max(1, round(seconds * pace))
     elif live and frames is None:
@@ -170,7 +177,8 @@ def generate(
 
     from fifo_diffusion import api
 
-    output = output or _free_name(run.prompt if clip is None else f"{Path(clip).stem} extended")
+    if output is None:  # an empty name is none that was meant, such as that of a variable nobody set
+        output = _free_name(run.prompt if clip is None else f"{Path(clip).stem} extended")
 
     if live and sys.stdin is None:
         raise BadInput("--live reads prompts from stdin, which is closed; leave stdin open or leave --live out")
@@ -205,10 +213,10 @@ def extend(**said: Any) -> None:
 
 def _of_extend() -> inspect.Signature:
     """The flags of `generate`, with the clip as the first argument."""
-    flags = dict(inspect.signature(generate, eval_str=True).parameters)
+    flags = inspect.signature(generate, eval_str=True).parameters
     named = typer.Argument(help="Video, picture or folder of pictures to go on from.", metavar="CLIP")
     first = inspect.Parameter("clip", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Annotated[str, named])
-    rest = (flag for name, flag in flags.items() if name not in ("clip", "sidecar", "start"))
+    rest = (declared for name, declared in flags.items() if name not in ("clip", "sidecar", "start"))
     return inspect.Signature([first, *rest])
 
 
@@ -240,13 +248,6 @@ def _reached(prompt: str, frame: int, frames: int, progress: Progress) -> None:
     when = "" if seconds is None else f" (in about {max(seconds, 0):.0f} s)"
     late = f", after the last one, {frames - 1}" if 0 < frames <= frame else ""
     progress.note(f"[green]{escape(prompt)}[/] reaches the screen at frame {frame}{when}{late}")
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if match is None:
-        raise BadInput(f"--size is {text!r}; give WIDTHxHEIGHT in pixels, such as 64x64")
-    return int(match[1]), int(match[2])
 
 
 def _free_name(prompt: str) -> str:

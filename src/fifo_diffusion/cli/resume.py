@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from fifo_diffusion.cli.app import EVERY, KEEP, app, flag, option
-from fifo_diffusion.cli.running import run_watched, seconds_of, tell
+from fifo_diffusion.cli.app import EVERY, KEEP, PREVIEW, app, flag, option
+from fifo_diffusion.cli.running import run_watched, tell
+from fifo_diffusion.cli.values import seconds_of
 from fifo_diffusion.errors import BadInput
 
 
@@ -33,8 +34,9 @@ def resume(
         int | None,
         option("The other video begins at the latest checkpoint that is not after this frame."),
     ] = None,
+    preview: Annotated[str | None, option(PREVIEW)] = None,
     quiet: Annotated[bool, flag("No progress line and no summary.", "--quiet", "-q")] = False,
-    checkpoint_every: Annotated[str, option(EVERY, "--checkpoint-every")] = "30s",
+    checkpoint_every: Annotated[str, option(EVERY)] = "30s",
     keep_checkpoints: Annotated[bool, flag(KEEP, "--keep-checkpoints")] = False,
 ) -> None:
     """Go on with a video that was stopped or killed, make a finished one longer, or fork one.
@@ -66,6 +68,7 @@ def resume(
             prompt=prompt,
             at_frame=at_frame,
             output=output,
+            preview=preview,
             checkpoint_every=every,
             keep_checkpoints=keep_checkpoints,
             watch=progress,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import signal
 import warnings
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from fifo_diffusion.cli.app import console
-from fifo_diffusion.errors import BadInput, OutOfMemory, OutputError, RankLost
+from fifo_diffusion.errors import OutOfMemory, OutputError, RankLost
 from fifo_diffusion.interrupt import stop_listening
 
 if TYPE_CHECKING:
@@ -104,11 +103,3 @@ def tell(made: Sidecar, output: str, before: Sidecar | None) -> None:
     console.print(
         f"[yellow]not bit-identical to the first: {escape(other or 'on the same machine')}[/]", soft_wrap=True
     )
-
-
-def seconds_of(text: str) -> float:
-    """Seconds; 0 for none."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|)", text)
-    if match is None and text != "off":
-        raise BadInput(f"--checkpoint-every is {text!r}; give seconds, such as 30s, minutes, such as 5m, or off")
-    return 0 if match is None else float(match[1]) * (60 if match[2] == "m" else 1)
