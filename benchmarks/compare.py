@@ -251,7 +251,8 @@ def main() -> None:
             for name in said.methods
         ]
         made = fill(cells, said.kept or Path("compare-cost.jsonl"), ["cost"])
-        show("methods: time and memory against length", list(costs(made)))
+        about = f"{' and '.join(map(str, said.lengths))} frames"
+        show(f"methods: time and memory against length, {about}", list(costs(made)))
     else:
         ways: list[Cell] = [{"method": name} for name in ("world", *said.methods)]
         plan = {"frames": said.frames} | ({} if said.partitions is None else {"partitions": said.partitions})

@@ -1,6 +1,6 @@
 """One long video, block by block of 500 frames: is the last block as good as the first, and as cheap?
 
-    python benchmarks/long.py --folder DIR [--frames 9600] [--partitions 4] [--guidance 4] [--measure]
+    python benchmarks/long.py --folder DIR [--frames 9600] [--partitions 4] [--guidance 4] [--seed 0] [--measure]
 
 Ten minutes at 16 frames a second are 9,600 frames.  The video is a folder of pictures, DIR/frames, which is exact;
 stopped, the same command goes on with it, and with more --frames it becomes longer.  Every block that was made without
@@ -37,6 +37,7 @@ from fifo_diffusion.evaluate.picture import Picture
 from fifo_diffusion.evaluate.temporal import Flicker, Standing
 from fifo_diffusion.evaluate.world import Looking
 from fifo_diffusion.models import card
+from fifo_diffusion.world.kinds import KINDS
 from memory import resident
 from report import Row, show
 
@@ -83,8 +84,9 @@ def measured(folder: Path, prompt: str) -> Mapping[str, NDArray[np.float64]]:
     with Image.open(pictures[0]) as first:
         video = Video("", first.size, prompt=prompt)
     meters: list[Meter] = [metric.begin(video) for metric in (Motion(), Flicker(), Standing(), Picture())]
-    if (judge := judge_file(folder, video.size[0])).exists() and video.size == card("embedded").size:
-        meters.insert(0, Looking(load_judge(judge, video.size[0]), video))
+    for kind in KINDS.values():
+        if video.size == (kind.size, kind.size) and (judge := judge_file(folder, kind.size, kind=kind)).exists():
+            meters.insert(0, Looking(load_judge(judge, kind.size, kind), video))
     found: dict[str, NDArray[np.float64]] = {}
 
     def take(meter: Meter, frames: torch.Tensor | None, number: int) -> None:
@@ -129,6 +131,7 @@ def drifts(found: Mapping[str, NDArray[np.float64]]) -> Iterator[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="where the video is, or will be")
+    parser.add_argument("--model", choices=[kind.model for kind in KINDS.values()], default="embedded")
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--frames", type=int, default=9600)
     parser.add_argument("--partitions", "-n", type=int, default=card("embedded").partitions)
@@ -138,10 +141,12 @@ def main() -> None:
     said = parser.parse_args()
     torch.set_num_threads(1)
     if not said.measure:
-        names = ("prompt", "frames", "partitions", "guidance", "seed")
+        names = ("model", "prompt", "frames", "partitions", "guidance", "seed")
         make(said.folder, Run.of({name: getattr(said, name) for name in names}))
     found = measured(said.folder, said.prompt)
     plan = f"n {said.partitions}, guidance {said.guidance:g}"
+    plan += f", seed {said.seed}" if said.seed else ""
+    plan += f", {said.model}" if said.model != "embedded" else ""
     show(f"a long video, {plan}: blocks of {BLOCK} frames", list(blocks(found, said.folder)))
     show(f"a long video, {plan}: drift", list(drifts(found)))
 

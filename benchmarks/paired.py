@@ -114,8 +114,9 @@ def main() -> None:
     found = read(said.report)
     if said.first not in (names := [one.name for one in found.sets]):
         parser.error(f"{said.report} has no set {said.first}; it has {', '.join(names)}")
-    show(f"methods: means{about}", list(by_set(found, mean)))
-    show(f"methods: way from the first 15 % to the last{about}", list(by_set(found, way)))
+    if means := list(by_set(found, mean)):  # none where only distances were measured
+        show(f"methods: means{about}", means)
+        show(f"methods: way from the first 15 % to the last{about}", list(by_set(found, way)))
     if paired := list(differences(found, said.first)):
         show(f"methods: {said.first} minus the others, paired by seed{about}", paired)
     if far := list(distances(found)):

@@ -714,3 +714,8 @@ def test_the_metrics_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert not end.value.code
     listing = capsys.readouterr().out
     assert all(quantity.name in listing for metric in known() for quantity in metric.quantities)
+    assert "\nflicker  ready\n" in listing  # and needs nothing
+    for metric in known():
+        if metric.name in ("motion", "world"):
+            state = "ready  uses" if metric.missing() is None else "not ready  needs"
+            assert f"{metric.name}  {state} {metric.needs}\n" in listing

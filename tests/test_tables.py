@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 import compare
 import long
+import long_seeds
 import paired
 import repeats
 from fifo_diffusion.config import Run
@@ -124,6 +125,39 @@ def test_drift_is_told_beside_chance(tmp_path: Path) -> None:
     assert float(rows["steady"]["drift"]) < 4 * float(rows["steady"]["by chance"])
 
 
+def test_seeds_of_a_long_video_tell_a_drift_from_chance(tmp_path: Path) -> None:
+    """Five seeds that all rise by about 1, and five that go either way; another plan, seed 0 told twice."""
+
+    def line(plan: str, what: str, rows: list[dict[str, float | str]]) -> str:
+        return json.dumps({"benchmark": f"a long video, {plan}: {what}", "rows": rows})
+
+    def drift(plan: str, rises: float, sways: float) -> str:
+        ends = {"rises": rises, "sways": sways}
+        return line(
+            plan, "drift", [{"quantity": name, "first 15 %": 5.0, "last 15 %": 5 + by} for name, by in ends.items()]
+        )
+
+    def block(plan: str, kept: float | str) -> str:
+        return line(plan, "blocks of 500 frames", [{"frames": "0-499", "MB": kept, "sharpness": 3.0}])
+
+    seeds = [(0.9, 1.0), (1.0, -1.0), (1.1, 2.0), (0.8, -2.0), (1.2, 0.5)]
+    plans = ["n 1", *(f"n 1, seed {seed}" for seed in range(1, 5))]
+    lines = [drift("n 1", 50, 50), drift("n 4", 50, 50), drift("n 1, seed 2, embedded-large", 50, 50), "a table"]
+    lines += [drift(plan, *ways) for plan, ways in zip(plans, seeds, strict=True)]
+    lines += [block("n 1", ""), block("n 1, seed 1", 300.0), block("n 1, seed 2", 302.0)]
+    (kept := tmp_path / "kept.jsonl").write_text("\n".join(lines))
+    found = long_seeds.by_seed(kept, "n 1", "drift")
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    rows = {row["quantity"]: row for row in long_seeds.drifts(found)}
+    assert rows["rises"]["last minus first"] == pytest.approx(1.0)
+    assert rows["rises"]["last minus first ±"] == pytest.approx(np.std([ways[0] for ways in seeds], ddof=1) / 5**0.5)
+    assert (rows["rises"]["told apart"], rows["sways"]["told apart"]) == ("yes", "no")
+    assert (rows["sways"]["of seeds, up"], rows["sways"]["down"]) == (3, 2)
+    (told,) = long_seeds.blocks(long_seeds.by_seed(kept, "n 1", "blocks of 500 frames"))
+    assert told["frames"] == "0-499"
+    assert (told["MB"], told["MB ±"]) == (301, 1)
+
+
 def test_costs_are_told_for_a_level_without_the_decoder_and_beside_fifo() -> None:
     def cell(method: str, frames: int, levels: int, denoising: float, first: float) -> compare.Cell:
         """Seconds of denoising, after what share of which the first frame is there; decoding takes 10 ms a frame."""
@@ -164,3 +198,14 @@ def test_a_video_that_comes_round_is_like_itself_a_period_later() -> None:
     assert curve[[0, 12, 24]].tolist() == pytest.approx([1, 1, 1])
     assert float(curve[1:12].abs().max()) < 0.3
     assert float(repeats.alike(torch.randn(48, 500, generator=draw) + still)[1:40].abs().max()) < 0.2
+
+
+def test_a_report_without_means_is_no_error(
+    report: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one of distances alone."""
+    bare = [one.model_copy(update={"means": {}, "videos": ()}) for one in report.sets]
+    (tmp_path / "bare.json").write_text(report.model_copy(update={"sets": tuple(bare)}).model_dump_json())
+    monkeypatch.setattr("sys.argv", ["paired.py", str(tmp_path / "bare.json"), "--first", "quick"])
+    paired.main()
+    assert "means" not in capsys.readouterr().out

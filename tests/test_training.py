@@ -18,7 +18,7 @@ from fifo_diffusion.training.__main__ import export
 from fifo_diffusion.training.muon import Muon
 from fifo_diffusion.training.recipe import Recipe
 from fifo_diffusion.world.art import SUBJECTS, Sprites, load_sprites
-from fifo_diffusion.world.clips import World
+from fifo_diffusion.world.clips import Caption, World
 
 TOY = dataclasses.replace(
     Recipe(),
@@ -103,6 +103,13 @@ def test_timesteps_lie_as_the_recipe_says_by_clip_or_by_frame(independent: bool)
         assert abs(torch.corrcoef(drawn[..., :2].reshape(-1, 2).T.float())[0, 1].item()) < 0.1
     else:
         assert bool((drawn == drawn[..., :1]).all())
+
+
+def test_clips_are_drawn_as_often_as_the_recipe_says() -> None:
+    captions = [Caption("balloon", "red", "desert", motion) for motion in ("left", "up", "right", "still", "down")]
+    recipe = Recipe(upright=3.0, batch=20_000)
+    found = np.bincount(diffusion.drawn(captions, recipe, np.random.default_rng(0)), minlength=5) / recipe.batch
+    np.testing.assert_allclose(found, np.array([1, 3, 1, 3, 3]) / 11, atol=0.02)
 
 
 def test_training_begins_with_finished_weights(tmp_path: Path) -> None:

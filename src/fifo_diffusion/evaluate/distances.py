@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -48,6 +49,16 @@ class Seen(Gather):
     def sample(self) -> Tensor:
         return torch.cat([sample.vectors for sample in self.samples if len(sample)])
 
+    @cached_property
+    def floor(self) -> tuple[float, float] | None:
+        """The Frechet and the kernel distance of one half from the other, once all is seen; None with too few vectors.
+
+        Kept, because every set asks its reference: of Inception's 2,048 features it takes many seconds.
+        """
+        if min(half.count for half in self.halves) < 2:
+            return None
+        return frechet(*self.halves), kernel_distance(*(sample.vectors for sample in self.samples))[0]
+
     def keep(self, vectors: Tensor) -> None:
         """What the network said of the video that was begun, (n, d)."""
         self.halves[self.videos % 2].add(vectors)
@@ -80,13 +91,12 @@ class _Distance(SetMetric):
             return
         of = f"{a.count} {self.what} against {b.count}{_sizes(ours, reference)}"
         few = f"; fewer than {ENOUGH}, so it is too high" if min(a.count, b.count) < ENOUGH else ""
-        split = min(half.count for half in reference.halves) >= 2
-        yield Score(self.quantities[0], frechet(a, b), of + few, frechet(*reference.halves) if split else None)
+        floors = reference.floor or (None, None)
+        yield Score(self.quantities[0], frechet(a, b), of + few, floors[0])
         here, there = ours.sample, reference.sample
         value, error = kernel_distance(here, there)
-        floor = kernel_distance(*(sample.vectors for sample in reference.samples))[0] if split else None
         drawn = "" if (len(here), len(there)) == (a.count, b.count) else f", {len(here)} and {len(there)} drawn of them"
-        yield Score(self.quantities[1], value, of + drawn, floor, error)
+        yield Score(self.quantities[1], value, of + drawn, floors[1], error)
 
 
 def _sizes(ours: Seen, reference: Seen) -> str:

@@ -42,7 +42,7 @@ from fifo_diffusion.world.clips import Caption, World
 from fifo_diffusion.world.kinds import KINDS, SMALL, Kind
 from fifo_diffusion.world.paraphrases import can_be_unheard, unheard
 
-JUDGE_STEPS: Mapping[str, int] = {"small": 2_000, "large": 3_000}  # of 64 looks, by world
+JUDGE_STEPS: Mapping[str, int] = {"small": 2_000, "large": 3_500}  # of 64 looks, by world
 AT_ONCE = 16  # clips
 WANTED: Mapping[str, Mapping[str, float | None]] = {  # of base clips, by world, in %
     "small": {"motion": 80, "colour": 90, "scene": 90, "subject": None, "speed": None},

@@ -78,7 +78,7 @@ def _seen(frames: Tensor) -> Tensor:
 def train_judge(sprites: Sprites, size: int, steps: int, kind: Kind = SMALL) -> Judge:
     """Train on real renders, a little brightened and noised so that it does not hang on single pixels."""
     torch.manual_seed(0)
-    captions, frames = _renders(World(sprites, size, TRAIN_VARIANTS, kind), 4 * steps, seed=10)
+    captions, frames = _renders(World(sprites, size, TRAIN_VARIANTS, kind, unmet=None), 4 * steps, seed=10)
     judge = Judge(kind)
     targets = {
         name: torch.tensor([values.index(getattr(c, name)) if shows(c, name) else UNTOLD for c in captions])

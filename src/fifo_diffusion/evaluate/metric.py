@@ -77,7 +77,7 @@ class Metric(ABC):
 
     name: str  # what --metrics calls it: one word, or several with dashes
     quantities: tuple[Quantity, ...]
-    needs: str = "nothing"  # a package, or a network by its name and where its weights come from
+    needs: str = ""  # nothing; or a package, or a network by its name and where its weights come from
     usual: bool = True  # measured where none is named: off for what takes long and says what another says too
 
     def missing(self) -> str | None:
@@ -123,7 +123,7 @@ class SetMetric(ABC):
 
     name: str
     quantities: tuple[Quantity, ...]
-    needs: str = "nothing"
+    needs: str = ""
     usual: bool = True
 
     def missing(self) -> str | None:

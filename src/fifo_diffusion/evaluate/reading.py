@@ -10,6 +10,7 @@ Letters: n frames of a block, h w height and width in pixels.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +47,7 @@ def find(given: Sequence[Path]) -> list[Found]:
     sets: list[Found] = []
     files: list[Path] = []
     for path in given:
-        if not path.exists():
+        if not os.path.exists(path):
             raise BadInput(f"there is no {path} to evaluate; name video files, folders of videos or of pictures")
         if not path.is_dir() or _is_pictures(path):
             if not path.is_dir() and path.suffix.lower() not in VIDEOS:

@@ -2,12 +2,11 @@
 
     python -m fifo_diffusion.training --folder training-run
 
-`--config src/fifo_diffusion/training/large.yaml` makes the larger model; with `--begin WEIGHTS` it grows from the
-small one's weights.
+`--config src/fifo_diffusion/training/large.yaml` makes the larger model.
 
-For the small one `--begin WEIGHTS` goes on from finished weights, with their autoencoder as it is; `--independent`
-trains with a timestep for every frame.  Both together make the trained cousin of a training-free method, at the budget
-that `--steps` says.
+`--begin WEIGHTS` goes on from finished weights of the model that is made, with their words and autoencoder as they
+are; the larger model also grows from the small one's.  `--independent` trains with a timestep for every frame.  Both
+together make the trained cousin of a training-free method, at the budget that `--steps` says.
 
 A step whose result is already in the folder is not done again, and an interrupted diffusion step goes on from
 its last checkpoint; delete a file to make it again.
@@ -17,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -28,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from fifo_diffusion.errors import FifoError
 from fifo_diffusion.models.embedded.model import WEIGHTS
-from fifo_diffusion.training import autoencoder, diffusion, words
+from fifo_diffusion.training import autoencoder, diffusion, growing, words
 from fifo_diffusion.training.recipe import Recipe
 from fifo_diffusion.world.captions import vocabulary
 from fifo_diffusion.world.clips import World
@@ -48,6 +46,16 @@ def export(recipe: Recipe, folder: Path, into: Path) -> None:
     if recipe.vectors:
         config |= {"vectors": recipe.vectors, "trained": vocabulary(recipe.kind)}
     (into / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def take_over(recipe: Recipe, begin: Path, folder: Path) -> None:
+    """What of finished weights is not trained further: autoencoder and words; nothing that is there already."""
+    if not (folder / "polished.safetensors").exists():
+        weights = {key: value.float() for key, value in load_file(begin / "autoencoder.safetensors").items()}
+        for name in ("autoencoder", "polished"):
+            save_file(weights, folder / f"{name}.safetensors")
+    if recipe.vectors and not (folder / "words.safetensors").exists():
+        words.take(begin, folder)
 
 
 def main() -> None:
@@ -74,9 +82,8 @@ def main() -> None:
     if grown and arguments.export == WEIGHTS:
         parser.error("--export is the package's own folder, which holds the small model; give it another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    if arguments.begin is not None and not grown:
-        for name in ("autoencoder", "polished"):
-            shutil.copy(arguments.begin / "autoencoder.safetensors", folder / f"{name}.safetensors")
+    if arguments.begin is not None and not growing.grows(arguments.begin, recipe.patch):
+        take_over(recipe, arguments.begin, folder)
 
     def report(lines: Iterable[str]) -> None:
         with (folder / "log.txt").open("a") as log:

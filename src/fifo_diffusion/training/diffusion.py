@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from fifo_diffusion.models.embedded.model import networks
 from fifo_diffusion.models.embedded.transformer import patches
 from fifo_diffusion.schedule import cosine
 from fifo_diffusion.training import words
-from fifo_diffusion.training.growing import grow
+from fifo_diffusion.training.growing import grow, grows
 from fifo_diffusion.training.muon import Muon
 from fifo_diffusion.training.recipe import Recipe
 from fifo_diffusion.world.captions import say, vocabulary
@@ -94,14 +94,14 @@ def train(
     latents = load_file(out / "clips.safetensors")["latents"]
     captions = [Caption(*row) for row in np.load(out / "captions.npy").tolist()]
     nets = EmbeddedNetworks(recipe, out)
-    if nets.video.spectrum is not None:
-        some = latents[:: max(1, len(latents) // 256), :, ::4].float()
-        nets.video.spectrum.fit(patches(some, recipe.patch).flatten(0, 2))
-    if begin is not None and nets.video.spectrum is not None:
-        grow(begin, nets.video, nets.text, np.load(out / "pictures.npy"), encoder(recipe, out))
-    elif begin is not None:
+    if begin is not None and not grows(begin, recipe.patch):
         for net, name in ((nets.video, "transformer"), (nets.text, "text")):
             net.load_state_dict(load_file(begin / f"{name}.safetensors"))  # half precision is made float32
+    elif nets.video.spectrum is not None:
+        some = latents[:: max(1, len(latents) // 256), :, ::4].float()
+        nets.video.spectrum.fit(patches(some, recipe.patch).flatten(0, 2))
+        if begin is not None:
+            grow(begin, nets.video, nets.text, np.load(out / "pictures.npy"), encoder(recipe, out))
     average = copy.deepcopy(nets).eval().requires_grad_(False)
     optimisers = _optimisers(nets, recipe)
     if compiled:
@@ -124,7 +124,7 @@ def train(
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["top"] * scale
-        picked = rng.integers(0, len(latents), recipe.batch)
+        picked = drawn(captions, recipe, rng)
         said = ["" if rng.random() < recipe.unconditional else say(captions[i], rng, kind=recipe.kind) for i in picked]
         x = latents[torch.from_numpy(picked)].float()
         t = timesteps(recipe)
@@ -148,6 +148,13 @@ def train(
             yield f"diffusion step {step} loss {np.mean(recent[-50:]):.4f} {pace:.3f} s/step"
     save_file(average.video.state_dict(), out / "transformer.safetensors")
     save_file(average.text.state_dict(), out / "text.safetensors")
+
+
+def drawn(captions: Sequence[Caption], recipe: Recipe, rng: np.random.Generator) -> NDArray[np.int64]:
+    """(B,) which clips a step is trained on, those without a way to the side as often as `Recipe.upright` says."""
+    edges = np.cumsum([1.0 if caption.motion in ("left", "right") else recipe.upright for caption in captions])
+    places: NDArray[np.int64] = np.searchsorted(edges, rng.random(recipe.batch) * edges[-1], side="right")
+    return places
 
 
 def timesteps(recipe: Recipe) -> Tensor:

@@ -6,6 +6,7 @@ patches show goes in where the small ones' went: a rotation of the leading compo
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -18,6 +19,11 @@ from fifo_diffusion.models.embedded.model import Embedded
 from fifo_diffusion.models.embedded.text import TextEncoder, WordVectors
 from fifo_diffusion.models.embedded.transformer import VideoTransformer, patches
 from fifo_diffusion.world.clips import Frames
+
+
+def grows(begin: Path, patch: int) -> bool:
+    """Whether finished weights are of a smaller model than one with patches of this size."""
+    return bool(json.loads((begin / "config.json").read_text()).get("patch", 2) != patch)
 
 
 @torch.no_grad()

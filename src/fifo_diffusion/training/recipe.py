@@ -45,6 +45,9 @@ class Recipe:
     # nothing new; what the text is for is learnt from these timesteps up.
     noisy: int = 880
     noisy_share: float = 0.6  # of the clips
+    # What moves sideways moves whole; up and down are told by a few puffs, a small part of the loss. Clips that move
+    # up, down or not at all are drawn this many times as often as the others.
+    upright: float = 1.0
     unconditional: float = 0.1  # share of clips trained without text, for classifier-free guidance
     average: float = 0.995  # of the weights that ship
     independent: bool = (

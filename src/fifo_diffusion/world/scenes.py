@@ -1,8 +1,4 @@
-"""The scenes: a sky and three layers that scroll with their depth, drawn from a seed; and drifting puffs.
-
-Every layer is a tile that repeats, so a camera may travel for ever.  Tiles are drawn too fine (four times for 64
-pixels, twice for 128) and averaged, so a layer can be placed at a part of a pixel without shimmering.
-"""
+"""The scenes: a sky and three layers that scroll with their depth, drawn from a seed; and drifting puffs."""
 
 from __future__ import annotations
 
@@ -10,32 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
 
-UNIT = 256  # tile pixels a picture's side is drawn with
-TURNS = 4  # a tile is this many pictures wide
-
-Pixels = NDArray[np.float32]
-Colour = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A repeating premultiplied RGBA tile; `depth` is how much of the camera's way it moves (x, y)."""
-
-    tile: NDArray[np.uint8]  # (rows * fine_y, columns * fine, 4), and once more the first picture after each edge
-    depth: tuple[float, float]
-    fine: int
-    fine_y: int
-    period: tuple[int, int]  # rows, columns after which the tile repeats
-
-    def view(self, x: float, y: float, size: int) -> Pixels:
-        """The (size, size, 4) piece that a camera at (x, y) pixels sees."""
-        left = round(x * self.depth[0] * self.fine) % self.period[1]
-        top = round(y * self.depth[1] * self.fine_y) % self.period[0]
-        seen = self.tile[top : top + size * self.fine_y : self.fine_y, left : left + size * self.fine : self.fine]
-        return seen.astype(np.float32) / np.float32(255)
+from fifo_diffusion.world.brush import TURNS, Brush, Colour
+from fifo_diffusion.world.layers import Layer, Pixels, fine, repeating, soften
+from fifo_diffusion.world.weather import puffs
 
 
 @dataclass(frozen=True)
@@ -43,68 +17,10 @@ class Scene:
     words: tuple[str, ...]
     sky: tuple[Colour, Colour]
     puff: Colour
-    draw: Callable[[_Brush], None]
+    draw: Callable[[Brush], None]
 
 
-def fine(size: int) -> int:
-    """Tile pixels per picture pixel."""
-    return max(1, UNIT // size)
-
-
-class _Brush:
-    """Draws three layers in units of the picture: x in [0, TURNS), y from 0 (top) to 1 (bottom)."""
-
-    def __init__(self, size: int, rng: np.random.Generator) -> None:
-        self.unit = size * fine(size)
-        self.rng = rng
-        self.layers = [Image.new("RGBA", (self.unit * TURNS, self.unit)) for _ in range(3)]
-
-    def ridge(self, height: float, swing: float, rough: int, colour: Colour, layer: int, cap: Colour) -> None:
-        """A periodic mountain line around `height`; `cap` paints what stands above it."""
-        x = np.linspace(0, 1, self.unit * TURNS, endpoint=False)
-        waves = np.arange(1, rough + 1) * TURNS // 2
-        phases = self.rng.uniform(0, 2 * np.pi, rough)
-        sizes = self.rng.uniform(0.4, 1, rough) / np.arange(1, rough + 1)
-        line = sizes @ np.abs(np.sin(np.pi * np.outer(waves, x) + phases[:, None]))
-        line = height - swing * (line / sizes.sum() - 0.5) * 2
-        self._below(line, colour, layer)
-        edge = height - 0.15 * swing + 0.14 * swing * np.sin(2 * np.pi * x * TURNS * 7)
-        picture = np.array(self.layers[layer])
-        y = np.arange(self.unit)[:, None] / self.unit
-        picture[(y >= line) & (y < edge)] = (*cap, 255)
-        self.layers[layer] = Image.fromarray(picture)
-
-    def hills(self, height: float, swing: float, colour: Colour, layer: int, waves: int = 2) -> None:
-        x = np.linspace(0, 1, self.unit * TURNS, endpoint=False)
-        k = np.arange(1, waves + 1)[:, None]
-        phases = self.rng.uniform(0, 6.28, waves)[:, None]
-        line = (swing / k * np.sin(np.pi * TURNS * k * x + phases)).sum(axis=0)
-        self._below(height + line, colour, layer)
-
-    def _below(self, line: NDArray[np.float64], colour: Colour, layer: int) -> None:
-        picture = np.array(self.layers[layer])
-        picture[np.arange(self.unit)[:, None] / self.unit >= line] = (*colour, 255)
-        self.layers[layer] = Image.fromarray(picture)
-
-    def places(self, count: int, jitter: float = 0.6) -> NDArray[np.float64]:
-        """`count` x positions spread over the tile."""
-        step = TURNS / count
-        return (np.arange(count) + self.rng.uniform(0, jitter, count)) * step
-
-    def polygon(self, layer: int, colour: Colour, points: list[tuple[float, float]]) -> None:
-        for turn in (-TURNS, 0, TURNS):  # drawn thrice, so that it repeats over the edge
-            xy = [((x + turn) * self.unit, y * self.unit) for x, y in points]
-            ImageDraw.Draw(self.layers[layer]).polygon(xy, fill=(*colour, 255))
-
-    def box(self, layer: int, colour: Colour, x: float, y: float, w: float, h: float) -> None:
-        self.polygon(layer, colour, [(x, y), (x + w, y), (x + w, y + h), (x, y + h)])
-
-    def disc(self, layer: int, colour: Colour, x: float, y: float, r: float, squash: float = 1.0) -> None:
-        turn = np.linspace(0, 2 * np.pi, 40)
-        self.polygon(layer, colour, [(x + r * np.cos(a), y + r * squash * np.sin(a)) for a in turn])
-
-
-def _snowy_mountains(b: _Brush) -> None:
+def _snowy_mountains(b: Brush) -> None:
     b.ridge(0.50, 0.16, 4, (150, 172, 205), 0, cap=(235, 242, 252))
     b.ridge(0.62, 0.20, 5, (92, 112, 150), 1, cap=(250, 252, 255))
     b.hills(0.84, 0.03, (232, 240, 250), 2)
@@ -116,7 +32,7 @@ def _snowy_mountains(b: _Brush) -> None:
             b.polygon(2, (30, 92 + 8 * k, 84), [(x, top), (x - wide, top + h * 0.46), (x + wide, top + h * 0.46)])
 
 
-def _forest(b: _Brush) -> None:
+def _forest(b: Brush) -> None:
     b.hills(0.52, 0.05, (140, 190, 150), 0)
     for x in b.places(16):
         b.disc(1, (58, 140, 84), x, 0.66 + b.rng.uniform(-0.03, 0.03), b.rng.uniform(0.10, 0.15))
@@ -128,7 +44,7 @@ def _forest(b: _Brush) -> None:
             b.disc(2, (34, 110, 50), x + dx, 0.68 + dy, r)
 
 
-def _desert(b: _Brush) -> None:
+def _desert(b: Brush) -> None:
     for x in b.places(6):
         w = b.rng.uniform(0.18, 0.35)
         b.polygon(0, (214, 132, 92), [(x, 0.66), (x + 0.05, 0.46), (x + w, 0.46), (x + w + 0.05, 0.66)])
@@ -144,7 +60,7 @@ def _desert(b: _Brush) -> None:
         b.box(2, (50, 132, 72), x + 0.06, 0.9 - h * 0.78, 0.034, h * 0.3)
 
 
-def _city(b: _Brush) -> None:
+def _city(b: Brush) -> None:
     for x in b.places(20):
         h = b.rng.uniform(0.2, 0.42)
         b.box(0, (62, 52, 110), x, 0.9 - h, b.rng.uniform(0.14, 0.2), h)
@@ -162,7 +78,7 @@ def _city(b: _Brush) -> None:
         b.disc(2, (255, 236, 160), x + 0.211, 0.65, 0.035)
 
 
-def _ocean(b: _Brush) -> None:
+def _ocean(b: Brush) -> None:
     for x in b.places(4):
         b.disc(0, (70, 150, 110), x, 0.62, b.rng.uniform(0.12, 0.2), 0.5)
     b.box(0, (64, 156, 214), 0, 0.61, TURNS, 0.39)
@@ -174,7 +90,7 @@ def _ocean(b: _Brush) -> None:
         b.disc(2, (226, 244, 255), x, 0.88 + b.rng.uniform(0, 0.06), b.rng.uniform(0.05, 0.08), 0.25)
 
 
-def _space(b: _Brush) -> None:
+def _space(b: Brush) -> None:
     for x in b.places(60):
         b.disc(0, (225, 225, 255), x, b.rng.uniform(0, 1), b.rng.uniform(0.009, 0.016))
     for x, c in zip(
@@ -196,7 +112,7 @@ def _space(b: _Brush) -> None:
         b.disc(2, (88, 84, 102), x, b.rng.uniform(0.89, 0.95), b.rng.uniform(0.04, 0.075), 0.4)
 
 
-def _beach(b: _Brush) -> None:
+def _beach(b: Brush) -> None:
     for x in b.places(3):
         b.disc(0, (84, 156, 120), x, 0.56, b.rng.uniform(0.12, 0.2), 0.4)
     b.box(0, (40, 178, 206), 0, 0.55, TURNS, 0.45)
@@ -216,7 +132,7 @@ def _beach(b: _Brush) -> None:
         b.disc(2, (255, 244, 226), x, 0.925, 0.018, 0.7)
 
 
-def _candy(b: _Brush) -> None:
+def _candy(b: Brush) -> None:
     b.hills(0.56, 0.06, (250, 176, 206), 0)
     b.hills(0.68, 0.05, (196, 150, 232), 1)
     for x in b.places(12):
@@ -231,7 +147,7 @@ def _candy(b: _Brush) -> None:
         b.disc(2, colour, x, 0.93, 0.04)
 
 
-def _reef(b: _Brush) -> None:
+def _reef(b: Brush) -> None:
     b.hills(0.62, 0.07, (26, 106, 156), 0)
     for x in b.places(10):
         h = b.rng.uniform(0.2, 0.4)
@@ -247,7 +163,7 @@ def _reef(b: _Brush) -> None:
             b.disc(2, colour, x + dx, 0.92 - h, 0.026)
 
 
-def _farm(b: _Brush) -> None:
+def _farm(b: Brush) -> None:
     b.hills(0.54, 0.05, (150, 204, 120), 0)
     for x in b.places(7):
         b.polygon(1, (150, 60, 50), [(x - 0.02, 0.56), (x + 0.1, 0.44), (x + 0.22, 0.56)])
@@ -337,76 +253,14 @@ _DEPTHS = ((0.2, 0.0), (0.5, 0.0), (1.0, 0.0))
 def build(name: str, size: int, seed: int) -> tuple[Pixels, tuple[Layer, ...]]:
     """The sky, (size, size, 3), and the layers back to front of one variant of a scene."""
     rng = np.random.default_rng([seed, list(PLACES).index(name)])
-    scene, brush = PLACES[name], _Brush(size, rng)
+    scene, brush = PLACES[name], Brush(size, rng)
     scene.draw(brush)
     top, bottom = np.array(scene.sky, np.float32) / 255
     fall = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
     sky = np.broadcast_to(top * (1 - fall) + bottom * fall, (size, size, 3))
     by = fine(size)
     far, middle, near = (
-        _repeating(_soften(np.asarray(picture), by)[::by], depth, 1, size)
+        repeating(soften(np.asarray(picture), by)[::by], depth, 1, size)
         for picture, depth in zip(brush.layers, _DEPTHS, strict=True)
     )
-    return sky, (far, middle, _puffs(scene.puff, size, rng), near)
-
-
-def _puffs(colour: Colour, size: int, rng: np.random.Generator) -> Layer:
-    """Soft little clouds close to the camera: what a rising or sinking subject passes.
-
-    Ten to a tile of two pictures by two, spread so that every view holds a few: with five strewn at random a view
-    could be empty, and then nothing told up from down.
-    """
-    by = fine(size)
-    side = 2 * size * by
-    y, x = np.mgrid[:side, :side] / (size * by)
-    alpha = np.zeros((side, side))
-    for place in range(10):
-        row, column = divmod(place, 2)
-        cx = column + (row % 2) / 2 + rng.uniform(-0.3, 0.3)
-        cy = row / 2.5 + rng.uniform(-0.1, 0.1)
-        for dx, dy, r in ((0, 0, 0.085), (-0.1, 0.025, 0.06), (0.1, 0.025, 0.065)):
-            ax, ay = (x - cx - dx + 1) % 2 - 1, (y - cy - dy + 1) % 2 - 1
-            alpha = np.maximum(alpha, np.clip((r - np.hypot(ax, ay * 1.4)) / 0.03, 0, 1))
-    alpha *= 0.9
-    rgba = np.concatenate([alpha[..., None] * np.array(colour), alpha[..., None] * 255], axis=-1)
-    return _repeating(_soften(rgba, by, premultiplied=True), (1.0, 1.0), by, size)
-
-
-WEATHER: Mapping[str, tuple[float, float]] = {"rain": (0.02, 0.16), "snow": (-0.012, 0.035)}
-"""What falls, and its way in widths of the picture a frame (right, down)."""
-
-
-def falling(weather: str, size: int) -> Layer:
-    """Streaks of rain or flakes of snow: a tile of one picture by one that goes its own way."""
-    rng = np.random.default_rng([7, list(WEATHER).index(weather)])
-    side, picture = size * fine(size), Image.new("RGBA", (size * fine(size),) * 2)
-    draw = ImageDraw.Draw(picture)
-    for place in range(26):
-        row, column = divmod(place, 5)
-        x, y = (column + rng.uniform(0, 0.8)) / 5, (row + rng.uniform(0, 0.8)) / 5.2
-        for turn in np.ndindex(3, 3):
-            left, top = ((x + turn[0] - 1) * side, (y + turn[1] - 1) * side)
-            if weather == "rain":
-                draw.line(
-                    (left, top, left + 0.012 * side, top + 0.1 * side), fill=(196, 214, 240, 210), width=side // 80
-                )
-            else:
-                r = side * (0.014 + 0.01 * (place % 3) / 2)
-                draw.ellipse((left - r, top - r, left + r, top + r), fill=(255, 255, 255, 240))
-    return _repeating(_soften(np.asarray(picture), fine(size)), (1.0, 1.0), fine(size), size)
-
-
-def _repeating(tile: NDArray[np.uint8], depth: tuple[float, float], fine_y: int, size: int) -> Layer:
-    """With the first picture again after the last, so that any view is one slice."""
-    more = ((0, size * fine_y if depth[1] else 0), (0, size * fine(size)), (0, 0))
-    return Layer(np.pad(tile, more, mode="wrap"), depth, fine(size), fine_y, (tile.shape[0], tile.shape[1]))
-
-
-def _soften(rgba: NDArray[np.generic], by: int, premultiplied: bool = False) -> NDArray[np.uint8]:
-    """Average over one picture pixel at every fine position, around the edges too."""
-    out = rgba.astype(np.float32)
-    if not premultiplied:
-        out[..., :3] *= out[..., 3:] / 255
-    for axis in (0, 1):
-        out = np.mean([np.roll(out, -k, axis) for k in range(by)], axis=0)
-    return out.round().astype(np.uint8)
+    return sky, (far, middle, puffs(scene.puff, size, rng), near)

