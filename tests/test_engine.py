@@ -53,7 +53,7 @@ def take(e: Engine, state: State, n: int) -> tuple[Tensor, State]:
 # --- one stream, whatever happens to it ---
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(1, 14), setting=st.sampled_from(SETTINGS), cold=st.booleans())
 def test_a_stream_saved_anywhere_goes_on_bit_for_bit(
     engine: Make, clip: Clip, tmp_path: Path, cut: int, setting: dict[str, Any], cold: bool

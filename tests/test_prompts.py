@@ -193,7 +193,7 @@ PLANS = st.tuples(
 Plans = tuple[Keep, tuple[int, int, int], tuple[Solver, float], bool]
 Engines = Callable[..., Engine]
 Clips = Callable[..., Tensor]
-with_fixtures = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+with_fixtures = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXTS = st.sampled_from([-3.0, 0.0, 2.0, 5.0])
 
 
@@ -264,7 +264,7 @@ SMALL = {"model": "gauss", "size": (6, 6), "partitions": 1}
 
 
 @pytest.mark.filterwarnings("ignore:the video ends at")
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     st.sampled_from(["clip", "noise"]),
     st.lists(st.tuples(st.integers(0, 30), TEXTS, st.integers(0, 9)), min_size=1, max_size=4),

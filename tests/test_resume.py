@@ -62,7 +62,7 @@ def straight(kind: str, frames: int, fps: float) -> tuple[dict[str, bytes], str]
         return content(Path(folder) / f"straight{kind}"), made.frames_sha256
 
 
-@settings(max_examples=14, deadline=None)
+@settings(max_examples=14)
 @given(
     kind=st.sampled_from([".mp4", ".webm", ""]),
     fps=st.sampled_from([1 / 2, 4.0, 12.5]),

@@ -17,7 +17,7 @@ def plans(draw: st.DrawFn) -> Plan:
     return Plan(f, n, keep, draw(st.sampled_from([k for k in range(1, f * n + 1) if f * n % k == 0])))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(plans())
 def test_every_noisy_place_is_written_once_by_a_window_that_reads_it(p: Plan) -> None:
     written = [i for w in p.windows for i in range(w.write.start, w.write.stop)]
@@ -38,7 +38,7 @@ def test_every_noisy_place_is_written_once_by_a_window_that_reads_it(p: Plan) ->
     assert len(p.windows) <= (most[p.keep] if isinstance(p.keep, str) else -(-noisy // (hi - lo)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(plans())
 def test_levels_go_up_one_at_a_time_frames_per_level_together(p: Plan) -> None:
     level = p.level.tolist()

@@ -172,7 +172,7 @@ def simple(z: Tensor) -> Tensor:
     return z[:, :3].repeat_interleave(4, dim=2)[:, :, 3:]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     total=st.integers(1, 40),
     cuts=st.lists(st.integers(1, 9), max_size=12),
