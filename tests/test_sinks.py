@@ -1,6 +1,7 @@
 """Real files, written with PyAV and Pillow and read back."""
 
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -417,7 +418,9 @@ with open_sink("-", fps=24, size=(5, 3)) as sink:
     assert done.stderr == b""
 
 
-def test_a_reader_that_leaves_ends_the_pipe_quietly() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_ends_the_pipe_quietly(unbuffered: str) -> None:
+    """With Python's own buffer before stdout, and without (PYTHONUNBUFFERED, which containers often set)."""
     script = """
 import itertools
 import numpy as np
@@ -429,7 +432,8 @@ try:
 except BrokenPipeError:
     raise SystemExit(0)
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
+    command, environment = [sys.executable, "-c", script], {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as writer:
         assert writer.stdout is not None
         assert writer.stderr is not None
         assert len(writer.stdout.read(16 * 16 * 3)) == 16 * 16 * 3

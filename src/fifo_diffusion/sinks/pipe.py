@@ -16,13 +16,20 @@ class NullSink(FrameSink):
 
 
 class RawSink(FrameSink):
-    """Raw rgb24 on stdout, each frame flushed: what `ffmpeg -f rawvideo -pix_fmt rgb24` reads."""
+    """Raw rgb24 on stdout, each frame at once: what `ffmpeg -f rawvideo -pix_fmt rgb24` reads."""
 
     def _put(self, frame: Frame) -> None:
-        out = sys.stdout.buffer
+        # Past Python's buffer, which would try again at the end of Python what a reader that has gone did not take.
+        out = getattr(sys.stdout.buffer, "raw", sys.stdout.buffer)
+        left = memoryview(frame.tobytes())
         try:
-            out.write(frame.tobytes())
-            out.flush()
+            while left:
+                taken = out.write(left)
+                if taken is None:
+                    raise OutputError(
+                        "cannot write to stdout: it does not wait for its reader; give it one that blocks"
+                    )
+                left = left[taken:]
         except BrokenPipeError:
             raise
         except OSError as error:
