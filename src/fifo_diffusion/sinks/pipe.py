@@ -27,7 +27,7 @@ class RawSink(FrameSink):
                 taken = out.write(left)
                 if taken is None:
                     raise OutputError(
-                        "cannot write to stdout: it does not wait for its reader; give it one that blocks"
+                        "cannot write to stdout: it does not wait for its reader; give one that blocks"
                     )
                 left = left[taken:]
         except BrokenPipeError:
