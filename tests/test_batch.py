@@ -30,7 +30,7 @@ pytestmark = pytest.mark.xdist_group("processes")  # many of them at once, so on
 
 COMMAND = [sys.executable, "-m", "fifo_diffusion", "batch"]
 SMALL = {"model": "gauss", "size": [16, 16], "partitions": 2, "eta": 1.0, "scale": 1}
-LONG_ENOUGH = 120  # seconds
+LONG_ENOUGH = 240  # seconds
 
 
 def write(folder: Path, *frames: int) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from torchrun import CABLE, FIFO, TORCHRUN, Job, hosts, kill, latest, no_hosts, 
 
 pytestmark = pytest.mark.xdist_group("processes")  # many of them at once, so one such test at a time
 
-SILENCE = "4"  # seconds, more than a loaded machine leaves a process waiting
+SILENCE = "10"  # seconds, more than a loaded machine leaves a process waiting
 OFTEN = ["--checkpoint-every", "0.1s"]
 
 

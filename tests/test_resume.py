@@ -424,7 +424,7 @@ def test_the_command_says_how_to_go_on_and_does(tmp_path: Path) -> None:
     while not (partial.exists() and partial.stat().st_size > 20_000) and time.monotonic() < deadline:
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)
-    said = running.communicate(timeout=60)[1]
+    said = running.communicate(timeout=240)[1]
     assert running.returncode == 130
     told = re.search(r"is whole and holds (\d+) frames; go on with: (fifo resume 'it'\"'\"'s.mp4')", said)
     assert told is not None, said

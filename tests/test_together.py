@@ -31,7 +31,7 @@ pytestmark = pytest.mark.xdist_group("processes")  # many of them at once, so on
 SAID = ["1", "--prompt", "25: 2", "--model", "gauss", "--size", "16x16", "-n", "2", "--eta", "1", "--batch", "1"]
 SAID += ["--halves", "together"]  # three ranks would have them apart, and the file says so
 RANKS = ["--standalone", "--nproc-per-node"]
-LONG_ENOUGH = 120  # seconds for a job that ends by itself
+LONG_ENOUGH = 240  # seconds for a job that ends by itself
 
 
 def generate(ranks: int, folder: Path, *more: str, said: Sequence[str] = SAID) -> Job:

@@ -181,7 +181,7 @@ def test_the_command_makes_the_pictures_of_one_process(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert job.returncode == 0, job.stderr
     assert "gloo" not in job.stderr, job.stderr
