@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -27,7 +28,8 @@ from fifo_diffusion.config import Cue, Decided, Run
 from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.interrupt import uninterrupted
 from fifo_diffusion.session import Frame, Session, Watch
-from fifo_diffusion.sinks import VideoSink, read_frames
+from fifo_diffusion.sinks import VideoSink, open_sink, read_frames
+from fifo_diffusion.sinks.folder import PngSink
 
 ROOT = Path(__file__).parents[1]
 RUN = Run.of({"prompt": "-", "model": "gauss", "size": (16, 16), "partitions": 1, "fps": 4})
@@ -246,6 +248,119 @@ def test_runs_that_are_killed_again_and_again_come_out_the_same() -> None:
     rows = json.loads(done.stdout.splitlines()[-1])["rows"]
     assert sum(row["kills"] for row in rows) == 9
     assert [row["identical"] for row in rows] == ["yes"] * 3
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a"])
+def test_of_two_runs_of_one_name_begun_at_once_the_second_is_refused_and_the_first_unharmed(
+    tmp_path: Path, name: str
+) -> None:
+    output = tmp_path / name
+    passed, first = Event(), Event()
+    refused: list[BaseException] = []
+
+    def wait(session: Session) -> None:  # it has found the name free
+        passed.set()
+        assert first.wait(60)
+
+    def second() -> None:
+        try:
+            api.make(run_of(5), str(output), ready=wait)
+        except BaseException as error:
+            refused.append(error)
+
+    thread = Thread(target=second)
+    thread.start()
+    assert passed.wait(60)
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if stage == "streaming" and done == 1:  # before its first picture
+            first.set()
+            thread.join()
+
+    made = api.make(run_of(12), str(output), checkpoint_every=OFTEN, watch=watch)
+    assert [type(error) for error in refused] == [BadInput]
+    assert "is in use: its video is being made by another process" in str(refused[0])
+    assert made.frames_sha256 == straight(output.suffix, 12, 4)[1]
+    assert content(output) == straight(output.suffix, 12, 4)[0]
+    assert sorted(file.name for file in tmp_path.iterdir() if "partial" in file.name) == []
+    assert api.carry_on(str(output), frames="+3").frames_sha256 == straight(output.suffix, 15, 4)[1]
+
+
+def test_a_run_without_checkpoints_leaves_those_of_another_that_began_meanwhile(tmp_path: Path) -> None:
+    output = tmp_path / "a.mp4"
+    there, go = Event(), Event()
+
+    def hold(stage: str, done: int, total: int) -> None:
+        if stage == "streaming" and done == 3:
+            there.set()
+            assert go.wait(60)
+
+    def kept() -> None:
+        api.make(run_of(12), str(output), checkpoint_every=OFTEN, watch=hold)
+
+    def without(session: Session) -> None:  # it has found the name free
+        thread.start()
+        assert there.wait(60)
+
+    thread = Thread(target=kept)
+    api.make(run_of(3), str(output), checkpoint_every=0, ready=without)
+    assert (tmp_path / "a.mp4.run" / "run.json").exists()
+    go.set()
+    thread.join()
+    assert api.carry_on(str(output), frames="+3").frames_sha256 == straight(".mp4", 15, 4)[1]
+
+
+def test_a_folder_that_another_has_begun_in_stays_when_no_picture_came(tmp_path: Path) -> None:
+    with open_sink(str(tmp_path / "a"), fps=4, size=(16, 16)):
+        (tmp_path / "a" / "fifo.run").mkdir()
+    assert (tmp_path / "a" / "fifo.run").is_dir()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a"])
+@pytest.mark.parametrize("fork", [False, True])
+def test_ctrl_c_while_the_frames_before_are_copied_leaves_all_as_it_was(
+    tmp_path: Path, name: str, fork: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.make(run_of(12), str(tmp_path / name), checkpoint_every=OFTEN)
+    before, names = content(tmp_path / name), sorted(file.name for file in tmp_path.iterdir())
+    changes: dict[str, Any] = {"frames": "+3"} | ({"output": str(tmp_path / f"b{name[1:]}")} if fork else {})
+
+    def interrupted(*given: Any, **said: Any) -> None:
+        raise KeyboardInterrupt
+
+    def at_the_third(self: PngSink, number: int, coded: bytes) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+        keep(self, number, coded)
+
+    keep = PngSink._keep
+    with monkeypatch.context() as patched:
+        patched.setattr(VideoSink, "_copy", interrupted)
+        patched.setattr(PngSink, "_keep" if fork else "_go_on", at_the_third if fork else interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            api.carry_on(str(tmp_path / name), **changes)
+    assert content(tmp_path / name) == before
+    assert [file.name for file in sorted(tmp_path.iterdir()) if file.name != "b"] == names
+    assert api.carry_on(str(tmp_path / name), **changes).frames_sha256 == straight(Path(name).suffix, 15, 4)[1]
+
+
+def test_a_lock_that_was_taken_away_meanwhile_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    folder, lock = tmp_path / "a.mp4.run", fcntl.flock
+    takings: list[int] = []
+
+    def slow(file: Any, how: int) -> None:  # the one before takes the folder away as it ends
+        if not takings:
+            shutil.rmtree(folder)
+        takings.append(how)
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with checkpoint.locked(folder, new=True):
+        assert len(takings) == 2
+        with pytest.raises(BadInput, match="is in use"), checkpoint.locked(folder):
+            pass
 
 
 def test_a_kill_while_the_index_is_moved_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from fifo_diffusion.job import job
 from fifo_diffusion.making import Making, Warn, machine, tell_unheard
 from fifo_diffusion.models import card
 from fifo_diffusion.preview import check_preview
-from fifo_diffusion.runs import check_fork, check_same, choose, lengthened
+from fifo_diffusion.runs import check_fork, check_free, check_same, choose, lengthened
 from fifo_diffusion.session import Frame, Session, Watch, unwatched
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output, is_folder, piece, read_metadata
@@ -287,11 +287,7 @@ def _folder(output: str) -> Path | None:
     if piece(output, 1) is None:
         return None
     folder = checkpoints.folder_beside(output, is_folder(output))
-    if checkpoints.under_way(folder):
-        raise BadInput(
-            f"{output} was not finished, or is still being made; `fifo resume {output}` goes on with it, or delete "
-            f"{folder} to begin anew"
-        )
+    check_free(folder, output)
     return folder
 
 

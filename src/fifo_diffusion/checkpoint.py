@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.version import __version__
 from fifo_diffusion.whole import write_whole
 
-_RUN = "run.json"
+_RUN, _LOCK = "run.json", "lock"
 _LATER = {"frames", "prompt", "cues"}
 """Settings that may change while a video is made."""
 
@@ -146,11 +147,14 @@ def description(folder: Path) -> Description:
         raise BadInput(f"{folder / _RUN} was changed, and is no description of a run any more ({error})") from None
 
 
-def under_way(folder: Path) -> bool:
-    """Whether a run in this folder, of whatever version, was cut off, so that its file under way is still there."""
+def under_way(folder: Path, but: str | None = None) -> bool:
+    """Whether a run in this folder, of whatever version, was cut off, so that its file under way is still there.
+
+    but: a name that has been taken since, so that a file of that name is not the run's.
+    """
     try:
         partial = json.loads((folder / _RUN).read_text())["partial"]
-        return isinstance(partial, str) and (folder.parent / partial).exists()
+        return isinstance(partial, str) and partial != but and (folder.parent / partial).exists()
     except (OSError, ValueError, TypeError, KeyError):
         return False
 
@@ -200,6 +204,22 @@ def drop(folder: Path, frames: Sequence[int]) -> None:
             file.unlink(missing_ok=True)
 
 
+def clear(folder: Path) -> None:
+    """Take away all of a run but the lock, which this process holds."""
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.name != _LOCK:
+            with suppress(OSError):
+                file.unlink()
+
+
+def forsake(folder: Path) -> None:
+    """Take a run away whose video was replaced, unless another process goes on with one there."""
+    if folder.is_dir():
+        with suppress(BadInput, OutputError), locked(folder):
+            if not under_way(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def spare(frames: Sequence[int]) -> list[int]:
     """Which of these checkpoints to do without.
 
@@ -218,25 +238,41 @@ def spare(frames: Sequence[int]) -> list[int]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """While a process writes the video.  Raises BadInput if another one does.  The lock dies with its process."""
+def locked(folder: Path, new: bool = False) -> Iterator[None]:
+    """While a process writes the video.  Raises BadInput if another one does.  The lock dies with its process.
+
+    new: make the folder, if there is none.  Raises OutputError where that, or the lock in it, cannot be written.
+    """
     try:
         import fcntl
     except ImportError:  # not on Windows
         yield
         return
-    try:
-        file = open(folder / "lock", "w")  # noqa: SIM115  (open as long as it is locked)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written to: {error.strerror}") from error
-    with file:
+    while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadInput(
-                f"{folder} is in use: its video is being made by another process; wait, or stop that"
-            ) from None
-        yield
+            if new:
+                folder.mkdir(exist_ok=True)
+            file = open(folder / _LOCK, "w")  # noqa: SIM115  (open as long as it is locked)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be written to: {error.strerror}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise BadInput(
+                    f"{folder} is in use: its video is being made by another process; wait, or stop that"
+                ) from None
+            if _is_at(folder / _LOCK, os.fstat(file.fileno())):
+                yield
+                return
+
+
+def _is_at(path: Path, opened: os.stat_result) -> bool:
+    """Whether a file that is open is still the one of this name, and not one that was taken away meanwhile."""
+    try:
+        return os.path.samestat(path.stat(), opened)
+    except OSError:
+        return False
 
 
 def _file(folder: Path, frame: int) -> Path:

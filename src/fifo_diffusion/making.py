@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext, suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from fifo_diffusion import checkpoint as checkpoints
 from fifo_diffusion import sidecar
 from fifo_diffusion.checkpoint import Description
 from fifo_diffusion.config import Decided
@@ -88,18 +88,19 @@ class Making:
         if folder is not None and (every or said is not None):
             self._keeper = self._keep(folder, every, keep, said)
         with self._keeper or nullcontext():  # which says that the video is whole when all else is done
+            sink: FrameSink | None = None
             try:
                 with self._open(before, said) as sink:
                     self._stream(sink, place)
             except OutputError:
                 raise  # the file is not whole: a video that had the name keeps its sidecar
             except BaseException:
-                if not sink.dropped:
+                if sink is not None and not sink.dropped:  # Ctrl-C may come while what there is is copied
                     with suppress(OutputError):  # what went wrong first is what must be told
                         self._record()
                 raise
             if self._keeper is None and folder is not None:  # what is there is of the video that this one replaced
-                shutil.rmtree(folder, ignore_errors=True)
+                checkpoints.forsake(folder)
             return self._record()
 
     def _hear(self, prompt: str) -> None:

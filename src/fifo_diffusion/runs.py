@@ -60,16 +60,20 @@ class Keeper:
         return self
 
     def begin(self, sink: FrameSink) -> None:
-        """Describe the run, so that it can be gone on with whatever happens.  Raises OutputError."""
-        self._sink = sink
+        """Describe the run, so that it can be gone on with whatever happens.
+
+        Raises OutputError, or BadInput where another process has begun a video of this name meanwhile.
+        """
         name = self._description.output if sink.partial is None else sink.partial.name
-        if self._before is None:  # a folder of this name is of the video that this one replaces
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._before is None:  # locked before anything is touched: the other's run is in the same folder
+            self._lock.enter_context(checkpoints.locked(self._folder, new=True))
+            home = self._folder.parent / self._description.output
+            check_free(self._folder, str(home), but=None if sink.partial is None else name)
+            checkpoints.clear(self._folder)  # of the video that this one replaces
+        self._sink = sink
         self._description = self._description.model_copy(update={"partial": name})
         checkpoints.describe(self._folder, self._description)
-        if self._before is None:
-            self._lock.enter_context(checkpoints.locked(self._folder))
-        else:
+        if self._before is not None:
             later = [frame for frame in checkpoints.committed(self._folder) if frame > sink.frames]
             checkpoints.drop(self._folder, later)  # of frames that are made again
 
@@ -178,6 +182,15 @@ class Keeper:
             why = error.strerror or str(error)
             self._warn(f"no checkpoint could be written to {self._folder} ({why}); the video goes on")
         self._warned = True
+
+
+def check_free(folder: Path, output: str, but: str | None = None) -> None:
+    """Raises BadInput where a run of this folder was not finished.  but: a file under way that is not of that run."""
+    if checkpoints.under_way(folder, but):
+        raise BadInput(
+            f"{output} was not finished, or is still being made; `fifo resume {output}` goes on with it, or delete "
+            f"{folder} to begin anew"
+        )
 
 
 @dataclass(frozen=True)

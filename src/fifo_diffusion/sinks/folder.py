@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -49,8 +50,14 @@ class PngSink(FrameSink):
                 if int(file.stem.removeprefix("frame_")) >= begun.frames:
                     file.unlink()
         else:
-            for number in range(begun.frames):
-                self._keep(number, (begun.source / picture_name(number)).read_bytes())
+            try:
+                for number in range(begun.frames):
+                    self._keep(number, (begun.source / picture_name(number)).read_bytes())
+            except BaseException:  # Ctrl-C in a long copy: the folder is as free as it was
+                for number in range(begun.frames):
+                    with suppress(OSError):
+                        (self.path / picture_name(number)).unlink(missing_ok=True)
+                raise
         self.frames, self.digest = begun.frames, begun.digest
 
     def _put(self, frame: Frame) -> None:
@@ -86,4 +93,5 @@ class PngSink(FrameSink):
     def _end(self) -> None:
         assert self.path is not None
         if self._made and self.frames == 0:
-            self.path.rmdir()
+            with suppress(OSError):  # another process has begun its pictures there
+                self.path.rmdir()

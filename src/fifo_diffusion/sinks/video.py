@@ -75,6 +75,9 @@ class VideoSink(FrameSink):
         except (av.FFmpegError, OSError) as error:
             self._file.unlink(missing_ok=True)
             raise OutputError(f"cannot start {path} ({kind.codec}): {error.strerror}") from error
+        except BaseException:  # Ctrl-C in a long copy
+            self._file.unlink(missing_ok=True)
+            raise
 
     @property
     def settled(self) -> int:
