@@ -1,5 +1,7 @@
 """The captioned world: what a caption says is what the pixels show.  Sprites are made here; no art is fetched."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -8,7 +10,9 @@ from fifo_diffusion.models.embedded.text import words
 from fifo_diffusion.world.art import COLOURS, SUBJECTS, Sprites
 from fifo_diffusion.world.captions import plain, say, vocabulary
 from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, MOTIONS, SPEEDS, TRAIN_VARIANTS, Caption, World
+from fifo_diffusion.world.kinds import LARGE, SMALL, Kind
 from fifo_diffusion.world.scenes import SCENES
+from fifo_diffusion.world.wake import leave_wake, wake
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +36,40 @@ def test_what_is_near_goes_by_the_other_way(sprites: Sprites, motion: str, dx: i
     back = max(agreement(clip, -dx * d, -dy * d) for d in (6, 7, 8, 9))
     assert there > 0.4
     assert there > back + 0.2
+
+
+@pytest.mark.parametrize(("motion", "way"), [("left", (-1, 0)), ("right", (1, 0)), ("up", (0, -1)), ("down", (0, 1))])
+def test_a_wake_lies_behind_and_goes_away_as_fast_as_the_subject_moves(motion: str, way: tuple[int, int]) -> None:
+    assert MOTIONS[motion] == way
+    size, step, apart = 128, 10.0, 0.22 * 128
+
+    def puffs(come: float) -> NDArray[np.float64]:
+        return np.array(list(wake(way, come, size)))[:, :2]
+
+    behind = np.array([-way[0], -way[1]])
+    assert (puffs(0) @ behind > 0).all()
+    np.testing.assert_allclose(puffs(step) - puffs(0), step * np.tile(behind, (6, 1)), atol=1e-9)
+    # One more has come out when a whole gap has been passed, and the others are where they would be without it.
+    np.testing.assert_allclose(puffs(apart + step)[1:], puffs(step)[:-1] + apart * behind, atol=1e-9)
+    picture = np.zeros((size, size, 3), np.float32)
+    leave_wake(picture, (64, 64), way, step, np.ones(3, np.float32))
+    rows, columns = np.nonzero(picture[..., 0] > 0.8)
+    assert len(rows) > 200
+    assert (np.stack([columns - 64, rows - 64], axis=1) @ behind > 0).all()
+
+
+def test_what_stands_still_leaves_no_wake() -> None:
+    """And the small world's subjects never do."""
+    sprites = {("pig", ""): np.zeros((1, 60, 60, 4), np.float32), ("car", "red"): np.zeros((30, 30, 4), np.float32)}
+
+    def drawn(kind: Kind, subject: str, colour: str, motion: str, wakes: bool) -> NDArray[np.uint8]:
+        world = World(sprites, kind.size, kind=replace(kind, wakes=wakes))
+        return world.clip(Caption(subject, colour, "farm", motion), np.random.default_rng(4), 3)
+
+    assert (drawn(LARGE, "pig", "", "still", True) == drawn(LARGE, "pig", "", "still", False)).all()
+    assert (drawn(LARGE, "pig", "", "up", True) != drawn(LARGE, "pig", "", "up", False)).any()
+    assert LARGE.wakes
+    assert not SMALL.wakes
 
 
 def test_still_scenes_stay(sprites: Sprites) -> None:

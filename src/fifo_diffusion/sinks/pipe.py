@@ -26,9 +26,7 @@ class RawSink(FrameSink):
             while left:
                 taken = out.write(left)
                 if taken is None:
-                    raise OutputError(
-                        "cannot write to stdout: it does not wait for its reader; give one that blocks"
-                    )
+                    raise OutputError("cannot write to stdout: it does not wait for its reader; give one that blocks")
                 left = left[taken:]
         except BrokenPipeError:
             raise

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from fifo_diffusion.world.art import Pixels, Sprites
 from fifo_diffusion.world.kinds import SMALL, Kind
 from fifo_diffusion.world.layers import Layer
-from fifo_diffusion.world.scenes import build
+from fifo_diffusion.world.scenes import PLACES, build
+from fifo_diffusion.world.wake import leave_wake
 from fifo_diffusion.world.weather import WEATHER, falling
 
 MOTIONS: Mapping[str, tuple[int, int]] = {
@@ -109,6 +110,9 @@ class World:
             if caption.light:
                 picture *= _lit(caption.light)
             at = home + bob * np.sin(np.array([0.17, 0.31]) * t + phase)
+            if self.kind.wakes and (dx or dy):
+                middle = at[0] + sprites.shape[2] / 2, at[1] + sprites.shape[1] / 2
+                leave_wake(picture, middle, (dx, dy), step * t, _puff(caption.scene))
             shown = sprites[(t + start) % len(sprites)]
             _paste(picture, _shaded(shown, caption.light), at[0], at[1])
             if caption.weather in WEATHER:
@@ -126,6 +130,11 @@ class World:
 @lru_cache(maxsize=256)
 def _scene(name: str, size: int, variant: int) -> tuple[Pixels, tuple[Layer, ...]]:
     return build(name, size, variant)
+
+
+@lru_cache
+def _puff(scene: str) -> Pixels:
+    return np.array(PLACES[scene].puff, np.float32) / np.float32(255)
 
 
 def _cover(picture: Pixels, seen: Pixels) -> None:

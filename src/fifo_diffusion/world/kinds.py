@@ -17,6 +17,7 @@ class Kind:
 
     model: the name of the model that is trained on it.
     skies: whether it has light and weather.
+    wakes: whether what moves leaves puffs behind.
     unmet: the (subject, scene) pairs that nothing is trained on, so that a model can be asked for what it never saw.
     """
 
@@ -27,6 +28,7 @@ class Kind:
     colours: Callable[[str], tuple[str, ...]]
     scenes: tuple[str, ...]
     skies: bool
+    wakes: bool
     fetch: Callable[[Path], Path]
     load_sprites: Callable[[Path, int], Sprites]
     unmet: frozenset[tuple[str, str]] = frozenset()
@@ -41,7 +43,7 @@ def _one_scene_each(subjects: Mapping[str, Subject], scenes: tuple[str, ...]) ->
     return frozenset((subject, scenes[(3 * i + 1) % len(scenes)]) for i, subject in enumerate(subjects))
 
 
-SMALL = Kind("small", "embedded", 64, art.SUBJECTS, _six, tuple(SCENES), False, art.fetch, art.load_sprites)
+SMALL = Kind("small", "embedded", 64, art.SUBJECTS, _six, tuple(SCENES), False, False, art.fetch, art.load_sprites)
 LARGE = Kind(
     "large",
     "embedded-large",
@@ -49,6 +51,7 @@ LARGE = Kind(
     animated.SUBJECTS,
     animated.colours,
     tuple(PLACES),
+    True,
     True,
     animated.fetch,
     animated.load_sprites,
