@@ -96,6 +96,7 @@ def test_seconds_and_a_name_from_the_prompt(tmp_path: Path) -> None:
         (["generate", "a", "--model", "gauss", "--fp8", "weights"], "gauss has no network"),
         (["evaluate", "gates", "--model", "gauss"], "has no gates"),
         (["evaluate", "gates", "--streams", "1", "--frames", "9"], "of 16 frames or more"),
+        (["evaluate", "gates", "--streams", "1", "-n", "0"], "partitions is 0"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(tmp_path: Path, arguments: list[str], says: str) -> None:

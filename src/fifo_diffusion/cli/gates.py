@@ -30,6 +30,9 @@ def gates(
         int, option("FIFO streams to judge too, each a prompt of its own; 32 are the gate, and take hours.")
     ] = 0,
     frames: Annotated[int, option("Frames of a stream (default: 1000).")] = 1000,
+    partitions: Annotated[
+        int | None, option("Windows a stream's queue is cut into (default: the model's).", "--partitions", "-n")
+    ] = None,
     threads: Annotated[int | None, option("CPU threads (default: all).")] = None,
 ) -> None:
     """Measure the embedded model: what of its base clips a judge gets to see that was trained on real renders only.
@@ -57,11 +60,13 @@ def gates(
     if model not in shipped:
         raise BadInput(f"model {model!r} has no gates; those that have are {', '.join(shipped)}")
     own = card(model)
-    if clips < 1 or streams < 0 or frames < own.window:
+    if clips < 1 or streams < 0 or frames < own.window or (partitions is not None and partitions < 1):
         raise BadInput(
             f"{clips} clips, {streams} streams of {frames} frames were asked for; give 1 clip or more, 0 streams or "
             f"more, of {own.window} frames or more"
         )
+    if partitions is not None and partitions < 1:
+        raise BadInput(f"partitions is {partitions}; give 1 or more, or leave it out for {model}'s {own.partitions}")
     folder = folder or kept()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,6 +93,7 @@ def gates(
         world = World(sprites, kind.size, kind=kind)
         base = {gate.name.removeprefix(BASE): gate.value for gate in found if gate.name.startswith(BASE)}
         settings = {"model": kind.model, "weights": weights and str(weights), "guidance": sampling.guidance}
+        settings |= {"eta": sampling.eta, "partitions": partitions or own.partitions}
         made = []
         for one in judged_streams(
             api.stream,
@@ -97,7 +103,7 @@ def gates(
             folder,
             count=streams,
             frames=frames,
-            settings={**settings, "eta": sampling.eta},
+            settings=settings,
         ):
             made.append(one)
             console.print(f"[dim]{len(made)} of {streams} streams are judged[/]")

@@ -172,11 +172,12 @@ def _autoencoded(model: Embedded, frames: NDArray[np.uint8]) -> NDArray[np.uint8
 
 
 def judge_file(folder: Path, size: int, steps: int | None = None, kind: Kind = SMALL) -> Path:
-    """Where a judge of this size is kept; one of other attributes or another world has another name.
+    """Where a judge of this size is kept; one of other attributes, or that has seen something else, has another name.
 
     steps: `JUDGE_STEPS`.
     """
-    knows = sha256((json.dumps(judged(kind)) + " wakes" * kind.wakes).encode()).hexdigest()[:8]
+    seen = "mirrored" + ", wakes of unlike puffs" * kind.wakes
+    knows = sha256((json.dumps(judged(kind)) + seen).encode()).hexdigest()[:8]
     return folder / f"judge-{size}-{steps or JUDGE_STEPS[kind.name]}-{knows}.safetensors"
 
 
