@@ -12,22 +12,23 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fifo_diffusion import api
+from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.evaluate.gates import WANTED, Gate, Sampling, base_clips, drawn, judge_file
-from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge, accuracy, judged
+from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge, accuracy, judged, mirrored
 from fifo_diffusion.evaluate.stream_gates import Found, real_jitter, stream_gates, streams
 from fifo_diffusion.models.embedded.model import WEIGHTS, WEIGHTS_LARGE, load, load_large
 from fifo_diffusion.models.embedded.text import TextEncoder, WordVectors
 from fifo_diffusion.models.embedded.transformer import Spectrum, VideoTransformer, patches
 from fifo_diffusion.schedule import cosine
-from fifo_diffusion.training import autoencoder, diffusion
+from fifo_diffusion.training import answers, autoencoder, diffusion
 from fifo_diffusion.training import recipe as recipes
-from fifo_diffusion.training.__main__ import export, take_over
+from fifo_diffusion.training.__main__ import export, main, take_over
 from fifo_diffusion.training.recipe import Recipe
 from fifo_diffusion.world import animated
 from fifo_diffusion.world.art import Sprites
 from fifo_diffusion.world.captions import plain, say, vocabulary
-from fifo_diffusion.world.clips import Caption, World
+from fifo_diffusion.world.clips import MOTIONS, Caption, World
 from fifo_diffusion.world.kinds import KINDS, LARGE, SMALL
 from fifo_diffusion.world.paraphrases import UNHEARD, can_be_unheard, unheard
 
@@ -40,6 +41,8 @@ TOY = dataclasses.replace(
     autoencoder_batch=4,
     autoencoder_cycles=((2, 1e-3),),
     polish=(2, 1e-3),
+    answers=4,
+    answered=(1, 2),
     clips=2,
     batch=2,
     steps=3,
@@ -176,6 +179,59 @@ def test_words_never_trained_on_are_heard_as_the_nearest_that_was() -> None:
     assert "'zebra'" in net.remarks("a zebra and a train")[0]
 
 
+@torch.no_grad()
+def _answers_stand_for_pictures(sprites: Sprites, folder: Path) -> None:
+    """Of clips that were hardly noised the latents are near those of the pictures beside them, and of no others."""
+    export(TOY, folder, folder / "unpolished", "autoencoder")
+    model = load_large(CPU, torch.float32, str(folder / "unpolished"))
+    list(answers.make(model, World(sprites, 128, kind=LARGE), TOY, folder))
+    latents, shown = answers.read(folder)
+    assert latents.shape == (24, 12, 16, 16)
+    assert shown.shape == (24, 128, 128, 3)
+    true = model.encode(to_pixels(shown)[:, None])[:, :, 0]
+    assert 0 < (latents - true).square().mean() < 0.2 * (latents - true.roll(6, dims=0)).square().mean()
+
+
+def test_a_piece_of_a_picture_comes_with_that_piece_of_its_latents(sprites: Sprites) -> None:
+    pictures = autoencoder.Pictures(TOY, sprites)
+    where = torch.arange(256.0).view(1, 1, 16, 16)
+    shown = (
+        where.byte().repeat_interleave(8, dim=2).repeat_interleave(8, dim=3).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
+    )
+    pictures.answers = (where, shown.numpy())
+    pieces, latents = pictures.batch(TOY, np.random.default_rng(0))
+    assert pieces.shape == (4, 64, 64, 3)
+    assert latents.shape == (3, 1, 8, 8)
+    assert (pieces[:3, 3::8, 3::8, 0] == latents[:, 0].numpy()).all()
+    assert len({float(piece[0, 0, 0]) for piece in latents}) > 1
+
+
+def _is_polished_once_more(weights: Path, sprites: Sprites, clips: Path) -> None:
+    """The decoder alone is another one."""
+    (folder := clips / "polish").mkdir()
+    take_over(TOY, weights, folder, polish=True)
+    shutil.copy(clips / "answers.safetensors", folder)
+    list(autoencoder.polish(TOY, sprites, folder))
+    export(TOY, folder, folder / "weights")
+    changed = set()
+    for name in ("autoencoder", "text", "transformer"):
+        before, after = (load_file(made / f"{name}.safetensors") for made in (weights, folder / "weights"))
+        changed |= {f"{name}.{key}" for key in before if not torch.equal(before[key], after[key])}
+    assert changed
+    assert all(name.startswith("autoencoder.decoder.") for name in changed)
+
+
+def test_only_finished_weights_can_be_polished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["training", "--folder", str(tmp_path / "run"), "--polish"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    assert "give --begin the weights" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def _goes_on_from(weights: Path, clips: Path) -> None:
     """What was exported is what `--begin` begins with: trained at no rate and exported again it is the same."""
     (folder := clips / "again").mkdir()
@@ -215,9 +271,11 @@ def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sp
 
     (tmp_path / "diffusion.pt").unlink()
     list(diffusion.train(TOY, tmp_path, begin=WEIGHTS))
+    _answers_stand_for_pictures(sprites, tmp_path)
     list(autoencoder.polish(TOY, sprites, tmp_path))
     export(TOY, tmp_path, tmp_path / "weights")
     _goes_on_from(tmp_path / "weights", tmp_path)
+    _is_polished_once_more(tmp_path / "weights", sprites, tmp_path)
     weights = str(tmp_path / "weights")
     model = load_large(CPU, torch.float32, weights)
     with pytest.raises(ModelError, match="--model embedded-large"):
@@ -290,6 +348,15 @@ def test_the_judge_of_each_world_knows_its_values_and_counts_what_is_there(sprit
     told = accuracy(judge, iter([(own_colour, clip), (still, clip)]))
     assert told["colour"] == 1.0  # of the car alone
     assert np.isnan(accuracy(judge, iter([(still, clip)]))["speed"])
+
+
+def test_a_mirrored_look_moves_the_other_way() -> None:
+    names = list(MOTIONS)
+    frames, motion = torch.rand(3, 4, 3, 6, 8), torch.tensor([names.index(name) for name in ("left", "up", "right")])
+    turned, told = mirrored(frames, motion, torch.tensor([True, True, False]))
+    assert [names[i] for i in told] == ["right", "up", "right"]
+    assert torch.equal(turned[:2], frames[:2].flip(-1))
+    assert torch.equal(turned[2], frames[2])
 
 
 def test_words_no_caption_held_are_unheard_and_none_is_warned_of() -> None:

@@ -33,23 +33,36 @@ def sample_clip(
     it must be another one than the queue's, or a frame would be noised twice with the same numbers.
     Raises NotFinite if the network answers with NaN or infinity.
     """
-    cond = condition(range(like.shape[2]))
+    answer = answering(denoise, schedule, condition, like.shape[2])
+    yield from descend(answer, schedule, noise, draw(noise, 0, schedule.levels, like), eta)
+
+
+def answering(denoise: Denoiser, schedule: NoiseSchedule, condition: Conditioner, frames: int) -> Answer:
+    """What the network says of a clip of so many frames."""
+    cond = condition(range(frames))
 
     def answer(z: Tensor, level: Tensor) -> Tensor:
         return denoise(z, schedule.times(level, z).expand(len(z), -1), cond)
 
-    yield from descend(answer, schedule, noise, draw(noise, 0, schedule.levels, like), eta)
+    return answer
 
 
 @torch.no_grad()
 def descend(
-    answer: Answer, schedule: NoiseSchedule, noise: Noise, z: Tensor, eta: float, first: int = 0
+    answer: Answer,
+    schedule: NoiseSchedule,
+    noise: Noise,
+    z: Tensor,
+    eta: float,
+    first: int = 0,
+    begin: int | None = None,
 ) -> Iterator[Tensor]:
-    """Yields frames z (B, C, F, H, W), which begin at level K, after each of the K steps that they take together.
+    """Yields frames z (B, C, F, H, W) after each of the steps that they take together, down to level 0.
 
-    first: what the first of them is called when noise is asked for.  Raises NotFinite as `sample_clip` does.
+    first: what the first of them is called when noise is asked for.  begin: the level they are at (None: K).
+    Raises NotFinite as `sample_clip` does.
     """
-    for k in range(schedule.levels, 0, -1):
+    for k in range(schedule.levels if begin is None else begin, 0, -1):
         level = torch.full((z.shape[2],), k, device=z.device)
         z = schedule.step(z, answer(z, level), level, eta, draw(noise, first, k - 1, z) if eta > 0 else None)
         yield z

@@ -5,7 +5,8 @@
 `--config src/fifo_diffusion/training/large.yaml` makes the larger model.
 
 `--begin WEIGHTS` goes on from finished weights of the model that is made, with their words and autoencoder as they
-are; the larger model also grows from the small one's.  `--independent` trains with a timestep for every frame.  Both
+are; the larger model also grows from the small one's.  With `--polish` nothing but their decoder is trained once
+more.  `--independent` trains with a timestep for every frame.  Both
 together make the trained cousin of a training-free method, at the budget that `--steps` says.
 
 A step whose result is already in the folder is not done again, and an interrupted diffusion step goes on from
@@ -25,17 +26,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fifo_diffusion.errors import FifoError
-from fifo_diffusion.models.embedded.model import WEIGHTS
-from fifo_diffusion.training import autoencoder, diffusion, growing, words
+from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
+from fifo_diffusion.training import answers, autoencoder, diffusion, growing, words
 from fifo_diffusion.training.recipe import Recipe
 from fifo_diffusion.world.captions import vocabulary
 from fifo_diffusion.world.clips import World
 
 
-def export(recipe: Recipe, folder: Path, into: Path) -> None:
-    """The three networks in half precision and the numbers that rebuild them."""
+def export(recipe: Recipe, folder: Path, into: Path, pictures: str = "polished") -> None:
+    """The three networks in half precision and the numbers that rebuild them; pictures: which autoencoder."""
     into.mkdir(parents=True, exist_ok=True)
-    for source, name in (("polished", "autoencoder"), ("transformer", "transformer"), ("text", "text")):
+    for source, name in ((pictures, "autoencoder"), ("transformer", "transformer"), ("text", "text")):
         weights = {key: value.half().contiguous() for key, value in load_file(folder / f"{source}.safetensors").items()}
         save_file(weights, into / f"{name}.safetensors")
         (into / f"{name}.safetensors").chmod(0o644)  # it is written for its owner alone
@@ -48,11 +49,16 @@ def export(recipe: Recipe, folder: Path, into: Path) -> None:
     (into / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def take_over(recipe: Recipe, begin: Path, folder: Path) -> None:
-    """What of finished weights is not trained further: autoencoder and words; nothing that is there already."""
-    if not (folder / "polished.safetensors").exists():
-        weights = {key: value.float() for key, value in load_file(begin / "autoencoder.safetensors").items()}
-        for name in ("autoencoder", "polished"):
+def take_over(recipe: Recipe, begin: Path, folder: Path, polish: bool = False) -> None:
+    """What of finished weights is not trained further; nothing that is there already.
+
+    That is the autoencoder and the words; or, where the decoder shall be polished once more, all but the decoder.
+    """
+    taken = {"autoencoder": "autoencoder"}
+    taken |= {name: name for name in ("transformer", "text")} if polish else {"polished": "autoencoder"}
+    for name, source in taken.items():
+        if not (folder / f"{name}.safetensors").exists():
+            weights = {key: value.float() for key, value in load_file(begin / f"{source}.safetensors").items()}
             save_file(weights, folder / f"{name}.safetensors")
     if recipe.vectors and not (folder / "words.safetensors").exists():
         words.take(begin, folder)
@@ -70,6 +76,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of the video network (default: as many as the recipe says)")
     parser.add_argument("--independent", action="store_true", help="a timestep for every frame, not one a clip")
     parser.add_argument("--begin", type=Path, help="a folder of finished weights to begin with")
+    parser.add_argument("--polish", action="store_true", help="train nothing but the decoder of --begin once more")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     folder, started = arguments.folder, time.monotonic()
@@ -81,9 +88,12 @@ def main() -> None:
     grown = recipe.patch != 2
     if grown and arguments.export == WEIGHTS:
         parser.error("--export is the package's own folder, which holds the small model; give it another folder")
+    goes_on = arguments.begin is not None and not growing.grows(arguments.begin, recipe.patch)
+    if arguments.polish and not goes_on:
+        parser.error("--polish trains a finished decoder once more; give --begin the weights of the model that is made")
     folder.mkdir(parents=True, exist_ok=True)
-    if arguments.begin is not None and not growing.grows(arguments.begin, recipe.patch):
-        take_over(recipe, arguments.begin, folder)
+    if goes_on:
+        take_over(recipe, arguments.begin, folder, arguments.polish)
 
     def report(lines: Iterable[str]) -> None:
         with (folder / "log.txt").open("a") as log:
@@ -100,11 +110,16 @@ def main() -> None:
         parser.error(str(error))
     if not (folder / "autoencoder.safetensors").exists():
         report(autoencoder.train(recipe, sprites, folder, arguments.begin))
-    if not (folder / "clips.safetensors").exists():
-        net = diffusion.encoder(recipe, folder)
-        report(diffusion.encode_clips(World(sprites, recipe.size, kind=recipe.kind), net, recipe, folder))
-    report(diffusion.train(recipe, folder, compiled=arguments.compile, begin=arguments.begin))
+    world = World(sprites, recipe.size, kind=recipe.kind)
+    if not arguments.polish:
+        if not (folder / "clips.safetensors").exists():
+            report(diffusion.encode_clips(world, diffusion.encoder(recipe, folder), recipe, folder))
+        report(diffusion.train(recipe, folder, compiled=arguments.compile, begin=arguments.begin))
     if not (folder / "polished.safetensors").exists():
+        if recipe.answers and not (folder / "answers.safetensors").exists():
+            export(recipe, folder, folder / "unpolished", "autoencoder")
+            model = Embedded(folder / "unpolished", torch.device("cpu"), torch.float32)
+            report(answers.make(model, world, recipe, folder))
         report(autoencoder.polish(recipe, sprites, folder))
     export(recipe, folder, arguments.export)
 

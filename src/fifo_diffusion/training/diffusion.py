@@ -69,7 +69,7 @@ def encode_clips(world: World, net: Autoencoder, recipe: Recipe, out: Path) -> I
 
 def encoded(clip: NDArray[np.uint8], net: Autoencoder, recipe: Recipe) -> Tensor:
     """(F, H, W, 3) -> (C, F, h, w), in half precision"""
-    with autocast("cpu", torch.bfloat16, enabled=recipe.half):
+    with autocast("cpu", torch.bfloat16, enabled=recipe.in_half):
         return net.encode(to_pixels(clip)).half().movedim(0, 1)
 
 
@@ -128,7 +128,7 @@ def train(
         said = ["" if rng.random() < recipe.unconditional else say(captions[i], rng, kind=recipe.kind) for i in picked]
         x = latents[torch.from_numpy(picked)].float()
         t = timesteps(recipe)
-        with autocast("cpu", torch.bfloat16, enabled=recipe.half):
+        with autocast("cpu", torch.bfloat16, enabled=recipe.in_half):
             loss = velocity_loss(nets, x, nets.text.tokens(said), t, torch.randn_like(x)).mean()
         for optimiser in optimisers:
             optimiser.zero_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
 import yaml
 
 from fifo_diffusion.errors import BadInput
@@ -19,7 +20,7 @@ class Recipe:
     size: int = 64
     patch: int = 2  # latents to a token of the video network, each way
     vectors: int | None = None  # the size of fixed word vectors; None: every word's embedding is learnt
-    half: bool = False  # networks compute in bfloat16 while they are trained (autocast)
+    half: bool = False  # networks compute in bfloat16 while they are trained (autocast), see `in_half`
     channels: int = 12
     frames: int = 16
     seed: int = 0
@@ -33,6 +34,9 @@ class Recipe:
     # the decoder calm about the video network's errors.
     noise: tuple[float, float] = (0.03, 0.03)
     polish: tuple[int, float] = (600, 5e-4)  # the same for the decoder alone, last of all
+    # Clips whose answers by the video network the decoder is polished on too, each denoised from a level among these.
+    answers: int = 0
+    answered: tuple[int, int] = (3, 16)  # the last not included; of as many as the model's defaults have
 
     clips: int = 8_000  # distinct clips, encoded once
     batch: int = 32
@@ -55,6 +59,11 @@ class Recipe:
     )
 
     @property
+    def in_half(self) -> bool:
+        """Whether bfloat16 is asked for and the processor knows it: without that it takes eight times as long."""
+        return self.half and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+    @property
     def kind(self) -> Kind:
         return KINDS[self.world]
 
@@ -75,7 +84,7 @@ class Recipe:
             raise BadInput(f"the recipe {file} {what}; a recipe has {', '.join(sorted(known))}")
         if (world := said.get("world", cls.world)) not in KINDS:
             raise BadInput(f"the recipe {file} says the world {world!r}; the worlds are {', '.join(KINDS)}")
-        for name in ("autoencoder_cycles", "noise", "polish"):
+        for name in ("autoencoder_cycles", "noise", "polish", "answered"):
             if name in said:
                 said[name] = tuple(tuple(part) if isinstance(part, list) else part for part in said[name])
         return cls(**said)
