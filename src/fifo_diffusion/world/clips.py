@@ -100,7 +100,7 @@ class World:
         start = int(rng.integers(len(sprites))) if len(sprites) > 1 else 0
         fog = 0.28 if caption.weather == "fog" else 0.0
         drops = falling(caption.weather, size) if caption.weather in WEATHER else layers[0]
-        t = 0
+        begun, t = float(x), 0  # any part of the wake may be behind it already
         while True:
             picture = sky.copy()
             for layer in layers:
@@ -112,7 +112,7 @@ class World:
             at = home + bob * np.sin(np.array([0.17, 0.31]) * t + phase)
             if self.kind.wakes and (dx or dy):
                 middle = at[0] + sprites.shape[2] / 2, at[1] + sprites.shape[1] / 2
-                leave_wake(picture, middle, (dx, dy), step * t, _puff(caption.scene))
+                leave_wake(picture, middle, (dx, dy), begun + step * t, _puff(caption.scene))
             shown = sprites[(t + start) % len(sprites)]
             _paste(picture, _shaded(shown, caption.light), at[0], at[1])
             if caption.weather in WEATHER:

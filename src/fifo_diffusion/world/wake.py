@@ -12,9 +12,13 @@ import numpy as np
 
 from fifo_diffusion.world.layers import Pixels
 
-_COUNT = 6
-# In pictures: from one to the next, from the subject's middle to where one comes out, and how far they lie off its way.
-_APART, _BEGINS, _ASIDE = 0.22, 0.16, 0.03
+# In pictures: from one to the next on average, from the subject's middle to where one comes out.
+_APART, _BEGINS = 0.2, 0.14
+_REACH = 1.6  # how far behind the subject any of it can still be seen
+# No two neighbours are alike in place and size, or a fast wake would look like a slow one. The fractional parts of
+# square numbers times these (Roberts' sequence in three dimensions) fill their range evenly, and so do their steps.
+_TIMES = np.array([0.8191725134, 0.6710436067, 0.5497004779])
+_ALONG, _ASIDE, _WIDER = 0.22, 0.045, 0.03  # at most: along the way in distances, beside it and in radius in pictures
 _DENSITY = 0.9
 
 
@@ -24,13 +28,15 @@ def wake(way: tuple[int, int], come: float, size: int) -> Iterator[tuple[float, 
     way: where the subject goes, (right, down); come: how far it has come; lengths in pixels of a picture of that size.
     """
     right, down = way
-    apart = _APART * size
-    for k in range(_COUNT):
-        behind = _BEGINS * size + come % apart + k * apart
-        aside = _ASIDE * size * (-1) ** (k - int(come // apart))  # each keeps its side
-        density = _DENSITY * min(1.0, 8 * (behind / size - 0.15))  # it comes out from behind the subject
-        radius = size * (0.1 + 0.05 * min(behind / size, 1))
-        yield abs(down) * aside - right * behind, abs(right) * aside - down * behind, radius, density
+    newest = int(come / size / _APART) + 1
+    for k in range(newest, newest - int(_REACH / _APART), -1):
+        along, aside, wider = 2 * (k * k * _TIMES % 1) - 1
+        behind = come / size - (k + _ALONG * along) * _APART
+        if behind > _BEGINS:
+            density = _DENSITY * min(1.0, 8 * (behind - _BEGINS))  # it comes out from behind the subject
+            radius = 0.1 + 0.05 * min(behind, 1) + _WIDER * wider
+            x, y = abs(down) * _ASIDE * aside - right * behind, abs(right) * _ASIDE * aside - down * behind
+            yield x * size, y * size, radius * size, density
 
 
 def leave_wake(picture: Pixels, middle: tuple[float, float], way: tuple[int, int], come: float, colour: Pixels) -> None:
