@@ -244,6 +244,26 @@ def test_live_prompts_come_from_stdin_and_the_video_goes_on_without_it(tmp_path:
     assert b"identical to the first, bit for bit" in again.stderr
 
 
+def test_a_video_that_is_gone_on_with_hears_prompts_too(tmp_path: Path) -> None:
+    assert fifo("generate", "-", *SMALL, "--frames", "20", "-o", "a.mp4", cwd=tmp_path).returncode == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "fifo_diffusion", "resume", "a.mp4", "--frames", "+400", "--live", "--blend", "1s"],
+        cwd=tmp_path,
+        input=b"2\n",
+        capture_output=True,
+        timeout=240,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    (reached,) = re.findall(r"2 reaches the screen at frame (\d+)", done.stderr.decode())
+    cue = json.loads((tmp_path / "a.mp4.json").read_text())["run"]["cues"][-1]
+    assert (cue["prompt"], str(cue["at"]), cue["blend"]) == ("2", reached, 10)
+    assert int(reached) > 20
+    alone = fifo("resume", "a.mp4", "--frames", "+9", "--blend", "3", cwd=tmp_path)
+    assert alone.returncode == 2
+    assert b"give --live with it" in alone.stderr
+
+
 def test_models_and_doctor(tmp_path: Path) -> None:
     listed = fifo("models", cwd=tmp_path)
     assert b"embedded" in listed.stdout

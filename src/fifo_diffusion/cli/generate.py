@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import io
 import math
 import re
-import sys
 from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from fifo_diffusion.cli.app import EVERY, KEEP, OUTPUT, PREVIEW, app, flag, option
+from fifo_diffusion.cli.live import BLEND, LIVE, Live
 from fifo_diffusion.cli.running import run_watched, tell
 from fifo_diffusion.cli.values import blend_of, seconds_of, size_of
-from fifo_diffusion.errors import BadInput, FifoError
+from fifo_diffusion.errors import BadInput
 
 if TYPE_CHECKING:
     from fifo_diffusion.progress import Progress
-    from fifo_diffusion.session import Session
     from fifo_diffusion.sidecar import Sidecar
 
 
@@ -62,11 +58,8 @@ def generate(
         list[str] | None, _story("'120: a blue whale' or '4.5s: ...': from that frame or second on.", "--prompt")
     ] = None,
     script: Annotated[Path | None, _story("YAML list of {at, prompt, negative, guidance, blend}.")] = None,
-    blend: Annotated[str | None, _story("Frames (10) or seconds (1s) over which prompts change (default: 0).")] = None,
-    live: Annotated[
-        bool,
-        flag("Take new prompts from stdin, a line each; --frames is then 0.", "--live", panel="Story"),
-    ] = False,
+    blend: Annotated[str | None, _story(BLEND)] = None,
+    live: Annotated[bool, flag(f"{LIVE}; --frames is then 0.", "--live", panel="Story")] = False,
     method: Annotated[
         str | None,
         _method("fifo, or to compare with: plain, chunked, genlvideo, freenoise, freelong, riflex (default: fifo)."),
@@ -180,22 +173,17 @@ def generate(
     if output is None:  # an empty name is none that was meant, such as that of a variable nobody set
         output = _free_name(run.prompt if clip is None else f"{Path(clip).stem} extended")
 
-    if live and sys.stdin is None:
-        raise BadInput("--live reads prompts from stdin, which is closed; leave stdin open or leave --live out")
-    typing = live and sys.stdin.isatty()
+    said_live = Live.of(live, over)
     every = seconds_of(checkpoint_every)
 
     def make(progress: Progress) -> Sidecar:
-        if typing:
-            progress.note("type a prompt and press Enter to change what the video shows; Ctrl-C ends it")
         return api.make(
             run, output, scale=scale, crf=crf, only_new=only_new, preview=preview,
             checkpoint_every=every, keep_checkpoints=keep_checkpoints, watch=progress, warn=progress.warn,
-            tell=progress.tell, ready=partial(_hear, progress=progress, blend=over) if live else None,
+            tell=progress.tell, ready=said_live.ready(progress),
         )  # fmt: skip
 
-    # A line that redraws itself would take what is typed with it.
-    made = run_watched(quiet or typing, output, make)
+    made = run_watched(quiet or said_live.typed, output, make)
     if not quiet:
         tell(made, output, before)
 
@@ -222,32 +210,6 @@ def _of_extend() -> inspect.Signature:
 
 extend.__signature__ = _of_extend()  # type: ignore[attr-defined]
 app.command()(extend)
-
-
-def _hear(session: Session, progress: Progress, blend: int) -> None:
-    """Say each line of stdin to the session, from a thread of its own that ends with stdin or with the program."""
-    prompts = session.prompts  # made here, so that both threads have the same
-
-    def listen() -> None:
-        with io.FileIO(0, closefd=False) as lines:  # a reader with a lock of its own could not be left behind at exit
-            for line in lines:
-                text = line.decode(errors="replace").strip()
-                try:
-                    if text:
-                        _reached(text, prompts.say(text, blend=blend), session.run.frames, progress)
-                        for remark in session.model.remarks(text):
-                            progress.warn(remark)
-                except (FifoError, RuntimeError) as error:  # such as a device without room for the encoder
-                    progress.note(f"[bold red]error:[/] {escape(str(error))}")
-
-    Thread(target=listen, name="prompts", daemon=True).start()
-
-
-def _reached(prompt: str, frame: int, frames: int, progress: Progress) -> None:
-    seconds = progress.seconds_until(frame)
-    when = "" if seconds is None else f" (in about {max(seconds, 0):.0f} s)"
-    late = f", after the last one, {frames - 1}" if 0 < frames <= frame else ""
-    progress.note(f"[green]{escape(prompt)}[/] reaches the screen at frame {frame}{when}{late}")
 
 
 def _free_name(prompt: str) -> str:
