@@ -7,6 +7,7 @@ They are written here and not in the engine, because none but the kept range ear
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -306,6 +307,7 @@ def rows() -> Iterator[Row]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()  # --help, and no flags
     torch.set_num_threads(1)  # the matrices are small
     show("ideas, exactly", list(rows()))
 
