@@ -61,7 +61,8 @@ class Recipe:
     @property
     def in_half(self) -> bool:
         """Whether bfloat16 is asked for and the processor knows it: without that it takes eight times as long."""
-        return self.half and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        return self.half and bool(there and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
     @property
     def kind(self) -> Kind:
