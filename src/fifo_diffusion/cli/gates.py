@@ -60,7 +60,7 @@ def gates(
     if model not in shipped:
         raise BadInput(f"model {model!r} has no gates; those that have are {', '.join(shipped)}")
     own = card(model)
-    if clips < 1 or streams < 0 or frames < own.window or (partitions is not None and partitions < 1):
+    if clips < 1 or streams < 0 or frames < own.window:
         raise BadInput(
             f"{clips} clips, {streams} streams of {frames} frames were asked for; give 1 clip or more, 0 streams or "
             f"more, of {own.window} frames or more"
