@@ -1,5 +1,9 @@
 """Products by oneDNN are torch's, and what comes right after them is too."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -55,6 +59,25 @@ def test_bfloat16_is_torchs_to_its_own_precision() -> None:
     x, weight = drawn(3, 24), drawn(40, 24)
     want = functional.linear(x, weight)
     torch.testing.assert_close(linear(x.bfloat16(), weight.bfloat16()).float(), want, rtol=0.05, atol=0.1)
+
+
+def test_bfloat16_is_torchs_where_onednn_has_none() -> None:
+    """As on a processor without AVX-512, where oneDNN raises."""
+    code = """
+import torch
+from fifo_diffusion.models.linear import HALF, linear
+assert not HALF
+with torch.no_grad():
+    print(float(linear(torch.ones(2, 8).bfloat16(), torch.ones(4, 8).bfloat16()).sum()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.stdout == "64.0\n", done.stderr
 
 
 @torch.no_grad()

@@ -16,7 +16,10 @@ from torch.nn import functional as F
 HERE = platform.machine() in ("x86_64", "AMD64") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether products on this machine's CPU are oneDNN's; elsewhere torch chooses well by itself."""
 
-_QUICK = (torch.float32, torch.bfloat16)
+HALF = HERE and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+"""Whether bfloat16 is oneDNN's too: it refuses it on a processor without AVX-512, where torch's own, slow, must do."""
+
+_QUICK = (torch.float32, torch.bfloat16) if HALF else (torch.float32,)
 
 Activation = Literal["none", "gelu", "gelu-tanh"]
 _NAMES: dict[Activation, tuple[str, list[float], str]] = {
