@@ -224,41 +224,35 @@ def test_a_story_from_a_script_or_from_flags_is_the_same_video(tmp_path: Path) -
     assert [value > 128 for value in shown] == [False] * 10 + [True] * 5 + [False] * 5
 
 
-def test_live_prompts_come_from_stdin_and_the_video_goes_on_without_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fifo_diffusion", "generate", "-", "--live", *SMALL, "--frames", "400"]
+def said_live(folder: Path, *arguments: str, typed: bytes) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """What was heard and the frame that it reaches, and the last change of the prompt that a.mp4's sidecar has."""
     done = subprocess.run(
-        [*command, "-o", "a.mp4"],
-        cwd=tmp_path,
-        input=b"2\n\n  \nnothing like it\n",
+        [sys.executable, "-m", "fifo_diffusion", *arguments, "--live"],
+        cwd=folder,
+        input=typed,
         capture_output=True,
         timeout=240,
         env={**os.environ, "COLUMNS": "200"},
     )
     assert done.returncode == 0, done.stderr.decode()
-    said = done.stderr.decode()
-    reached = re.findall(r"(2|nothing like it) reaches the screen at frame (\d+)", said)
+    reached = re.findall(r"^(.+) reaches the screen at frame (\d+)", done.stderr.decode(), re.MULTILINE)
+    return reached, json.loads((folder / "a.mp4.json").read_text())["run"]["cues"][-1]
+
+
+def test_live_prompts_come_from_stdin_and_the_video_goes_on_without_it(tmp_path: Path) -> None:
+    typed = b"2\n\n  \nnothing like it\n"
+    reached, cue = said_live(tmp_path, "generate", "-", *SMALL, "--frames", "400", "-o", "a.mp4", typed=typed)
     assert [prompt for prompt, _ in reached] == ["2", "nothing like it"]
-    cues = json.loads((tmp_path / "a.mp4.json").read_text())["run"]["cues"]
-    assert str(cues[-1]["at"]) == reached[-1][1]
+    assert str(cue["at"]) == reached[-1][1]
     again = fifo("generate", "--from", "a.mp4.json", "-o", "b.mp4", cwd=tmp_path)
     assert b"identical to the first, bit for bit" in again.stderr
 
 
 def test_a_video_that_is_gone_on_with_hears_prompts_too(tmp_path: Path) -> None:
     assert fifo("generate", "-", *SMALL, "--frames", "20", "-o", "a.mp4", cwd=tmp_path).returncode == 0
-    done = subprocess.run(
-        [sys.executable, "-m", "fifo_diffusion", "resume", "a.mp4", "--frames", "+400", "--live", "--blend", "1s"],
-        cwd=tmp_path,
-        input=b"2\n",
-        capture_output=True,
-        timeout=240,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    (reached,) = re.findall(r"2 reaches the screen at frame (\d+)", done.stderr.decode())
-    cue = json.loads((tmp_path / "a.mp4.json").read_text())["run"]["cues"][-1]
-    assert (cue["prompt"], str(cue["at"]), cue["blend"]) == ("2", reached, 10)
-    assert int(reached) > 20
+    ((_, frame),), cue = said_live(tmp_path, "resume", "a.mp4", "--frames", "+400", "--blend", "1s", typed=b"2\n")
+    assert (cue["prompt"], str(cue["at"]), cue["blend"]) == ("2", frame, 10)
+    assert int(frame) > 20
     alone = fifo("resume", "a.mp4", "--frames", "+9", "--blend", "3", cwd=tmp_path)
     assert alone.returncode == 2
     assert b"give --live with it" in alone.stderr

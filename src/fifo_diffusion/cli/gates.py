@@ -92,8 +92,13 @@ def gates(
     if streams:
         world = World(sprites, kind.size, kind=kind)
         base = {gate.name.removeprefix(BASE): gate.value for gate in found if gate.name.startswith(BASE)}
-        settings = {"model": kind.model, "weights": weights and str(weights), "guidance": sampling.guidance}
-        settings |= {"eta": sampling.eta, "partitions": partitions or own.partitions}
+        settings = {
+            "model": kind.model,
+            "weights": weights and str(weights),
+            "guidance": sampling.guidance,
+            "eta": sampling.eta,
+            "partitions": partitions or own.partitions,
+        }
         made = []
         for one in judged_streams(
             api.stream,
