@@ -206,6 +206,24 @@ def test_a_piece_of_a_picture_comes_with_that_piece_of_its_latents(sprites: Spri
     assert len({float(piece[0, 0, 0]) for piece in latents}) > 1
 
 
+def test_answers_are_in_the_scale_of_latents(sprites: Sprites, tmp_path: Path) -> None:
+    """An autoencoder that tells its latents one deviation lower, and answers that do too, are polished to the same."""
+    rng, polished = np.random.default_rng(0), []
+    latents = torch.from_numpy(rng.integers(-128, 128, (4, 12, 16, 16)) / 64)
+    shown = torch.from_numpy(rng.integers(0, 255, (4, 128, 128, 3), dtype=np.uint8))
+    weights = load_file(WEIGHTS_LARGE / "autoencoder.safetensors")
+    for lower in (0.0, 1.0):
+        mean = {"mean": torch.full((12, 1, 1), 0.5 * lower), "deviation": torch.full((12, 1, 1), 0.5)}
+        save_file(
+            {name: value.float() for name, value in {**weights, **mean}.items()}, tmp_path / "autoencoder.safetensors"
+        )
+        save_file({"latents": (latents - lower).half(), "pictures": shown}, tmp_path / "answers.safetensors")
+        list(autoencoder.polish(TOY, sprites, tmp_path))
+        polished.append(load_file(tmp_path / "polished.safetensors"))
+    one, other = ({name: value for name, value in made.items() if name.startswith("decoder")} for made in polished)
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
 def _is_polished_once_more(weights: Path, sprites: Sprites, clips: Path) -> None:
     """The decoder alone is another one."""
     (folder := clips / "polish").mkdir()

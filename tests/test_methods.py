@@ -13,7 +13,7 @@ from torch import Tensor
 
 import fifo_diffusion as fifo
 from fifo_diffusion import api, sidecar
-from fifo_diffusion.baseclip import draw, sample_clip
+from fifo_diffusion.baseclip import descend, draw, sample_clip
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput, NotFinite
@@ -97,6 +97,18 @@ def test_a_base_clip_asks_for_its_frames_and_levels_by_name_and_keeps_no_graph()
     assert len(list(sample_clip(denoise, s.schedule, condition, noise, s.like, 0.5))) == 4
     assert heard == [(range(F), False), *[("call", False)] * 4]
     assert drawn == [(frame, level) for level in (4, 3, 2, 1, 0) for frame in range(F)]
+
+
+def test_a_clip_that_is_noised_a_part_of_the_way_goes_down_from_there() -> None:
+    s = setting(levels=4, side=3, eta=0.5)
+    asked: list[tuple[float, ...]] = []
+
+    def answer(z: Tensor, level: Tensor) -> Tensor:
+        asked.append(tuple(level.tolist()))
+        return torch.zeros_like(z)
+
+    assert len(list(descend(answer, s.schedule, s.noise, s.like, 0.5, begin=3))) == 3
+    assert asked == [(level,) * F for level in (3, 2, 1)]
 
 
 def test_a_base_clip_of_a_network_that_breaks_down_is_refused() -> None:

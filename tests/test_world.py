@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fifo_diffusion.models.embedded.text import words
+from fifo_diffusion.world import clips
 from fifo_diffusion.world.art import COLOURS, SUBJECTS, Sprites
 from fifo_diffusion.world.captions import plain, say, vocabulary
 from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, MOTIONS, SPEEDS, TRAIN_VARIANTS, Caption, World
@@ -68,6 +69,16 @@ def test_the_speed_of_a_wake_can_be_told() -> None:
     assert gaps.min() > 4
     assert np.abs(gaps[:, None] - gaps[None])[~np.eye(len(gaps), dtype=bool)].min() > 0.1
     assert gaps.max() > 1.3 * gaps.min()
+
+
+def test_any_part_of_a_wake_may_be_behind_a_clip_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    come: list[float] = []
+    monkeypatch.setattr(clips, "leave_wake", lambda picture, middle, way, far, colour: come.append(far))
+    world = World({("pig", ""): np.zeros((1, 60, 60, 4), np.float32)}, LARGE.size, kind=LARGE)
+    for seed in range(3):
+        world.clip(Caption("pig", "", "farm", "up"), np.random.default_rng(seed), 2)
+    assert len({round(far) for far in come[::2]}) == 3
+    assert all(0 < after - before < 0.2 * LARGE.size for before, after in zip(come[::2], come[1::2], strict=True))
 
 
 def test_what_stands_still_leaves_no_wake() -> None:
