@@ -254,6 +254,11 @@ def test_a_video_that_is_there_is_taken_for_what_it_is_and_no_more(tmp_path: Pat
         assert '"file_sha256":null' in before.read()  # another file has taken its name
     assert left() == left(device="cpu") == []
     assert left(frames=9) == [1]  # it can be made longer
+    sidecar.write(made.model_copy(update={"run": made.run.model_copy(update={"halves": "apart"})}), out / "a.mp4.json")
+    assert left() == []  # where a worker has little memory
+    with pytest.raises(BadInput, match="halves 'together' in place of 'apart'"):
+        left(halves="together")
+    sidecar.write(made, out / "a.mp4.json")
     changed: list[tuple[dict[str, Any], str]] = [
         ({"seed": 1}, "the list now says seed 1 in place of 0"),
         ({"frames": 7}, "frames 7 in place of 8"),

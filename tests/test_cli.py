@@ -40,6 +40,8 @@ def test_a_prompt_becomes_a_video_and_its_sidecar_makes_it_again(tmp_path: Path)
         "1",
         "--guidance",
         "1",
+        "--crf",
+        "30",
         "-o",
         "a.mp4",
         cwd=tmp_path,
@@ -53,6 +55,9 @@ def test_a_prompt_becomes_a_video_and_its_sidecar_makes_it_again(tmp_path: Path)
     assert b"identical to the first, bit for bit" in again.stderr
     other = fifo("generate", "--from", "a.mp4.json", "--seed", "5", "-o", "c.mp4", cwd=tmp_path)
     assert b"identical" not in other.stderr
+    assert fifo("generate", "--from", "a.mp4.json", cwd=tmp_path).returncode == 0  # named after its prompt
+    (named,) = (file for file in tmp_path.glob("*.mp4") if len(file.stem) > 1)
+    assert named.read_bytes() == (tmp_path / "a.mp4").read_bytes()
 
 
 def test_raw_frames_go_to_stdout_and_nothing_else_does(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@
     4  decide  dealing  evaluate  training  progress  doctor  runs
     3  models  methods  decode  sinks  prompts  guidance  execute  ranks  together  sources  preview  checkpoint
     2  engine  baseclip  sidecar  script  job  groups
-    1  schedule  windows  noise  config  world  devices  meter  lost  memory  overlap  whole
+    1  schedule  windows  noise  config  world  devices  meter  lost  memory  overlap  whole  media
     0  protocols  errors  version  digest  trail  interrupt
 
 `__init__`, `__main__` and `api` are the door: they may know every room.  A room is a module or a package;
@@ -29,7 +29,20 @@ ROOT = Path(fifo_diffusion.__path__[0])
 
 FLOORS = [
     {"protocols", "errors", "version", "digest", "trail", "interrupt"},
-    {"schedule", "windows", "noise", "config", "world", "devices", "meter", "lost", "memory", "overlap", "whole"},
+    {
+        "schedule",
+        "windows",
+        "noise",
+        "config",
+        "world",
+        "devices",
+        "meter",
+        "lost",
+        "memory",
+        "overlap",
+        "whole",
+        "media",
+    },
     {"engine", "baseclip", "sidecar", "script", "job", "groups"},
     {
         "models",

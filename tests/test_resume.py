@@ -1,5 +1,6 @@
 """A video that was stopped, killed, starved of disk or moved, and gone on with, is the one never stopped."""
 
+import errno
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,12 +24,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import fifo_diffusion as fifo
-from fifo_diffusion import api, checkpoint, sidecar
+from fifo_diffusion import api, checkpoint, making, sidecar
 from fifo_diffusion.config import Cue, Decided, Run
 from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.interrupt import uninterrupted
+from fifo_diffusion.job import Job
 from fifo_diffusion.session import Frame, Session, Watch
-from fifo_diffusion.sinks import VideoSink, open_sink, read_frames
+from fifo_diffusion.sinks import VideoSink, open_sink, read_frames, video
 from fifo_diffusion.sinks.folder import PngSink
 
 ROOT = Path(__file__).parents[1]
@@ -516,13 +518,116 @@ def test_a_frame_that_is_being_written_when_a_signal_comes_is_counted(
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(VideoSink, "write", write)
+    with ctrl_c_is_heard():
+        api.make(run_of(20), str(tmp_path / "a.mp4"))
+    assert sidecar.read(tmp_path / "a.mp4.json").frames_written == len(list(read_frames(tmp_path / "a.mp4"))) == 6
+
+
+@contextmanager
+def ctrl_c_is_heard() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have had it ignored
     try:
         with pytest.raises(KeyboardInterrupt):
-            api.make(run_of(20), str(tmp_path / "a.mp4"))
+            yield
     finally:
         signal.signal(signal.SIGINT, before)
-    assert sidecar.read(tmp_path / "a.mp4.json").frames_written == len(list(read_frames(tmp_path / "a.mp4"))) == 6
+
+
+def test_ctrl_c_while_the_file_is_closed_leaves_it_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def index(partial: Path, plain: Path) -> None:
+        signal.raise_signal(signal.SIGINT)
+        real(partial, plain)
+
+    real = video._index_in_front
+    monkeypatch.setattr(video, "_index_in_front", index)
+    with ctrl_c_is_heard():
+        api.make(run_of(12), str(tmp_path / "a.mp4"))
+    monkeypatch.undo()
+    assert content(tmp_path / "a.mp4") == straight(".mp4", 12, 4)[0]
+    assert not (tmp_path / "a.partial.mp4").exists()
+    assert api.carry_on(str(tmp_path / "a.mp4"), frames="+3").frames_sha256 == straight(".mp4", 15, 4)[1]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a"])
+def test_a_fork_may_be_shorter_than_the_video_it_begins_like(tmp_path: Path, name: str) -> None:
+    api.make(run_of(40), str(tmp_path / name), checkpoint_every=OFTEN, keep_checkpoints=True)
+    fork = tmp_path / f"b{name[1:]}"
+    made = api.carry_on(str(tmp_path / name), at_frame=10, output=str(fork), frames=20)
+    assert made.frames_sha256 == straight(Path(name).suffix, 20, 4)[1]
+    assert len(list(read_frames(fork))) == 20
+    stopped = tmp_path / f"c{name[1:]}"
+    with pytest.raises(KeyboardInterrupt):
+        api.carry_on(str(tmp_path / name), at_frame=10, output=str(stopped), frames=60, watch=stop_at(12))
+    assert len(list(read_frames(stopped))) > 10
+    assert api.carry_on(str(stopped)).frames_sha256 == straight(Path(name).suffix, 60, 4)[1]
+
+
+def test_a_new_video_killed_before_its_first_checkpoint_goes_on_though_a_longer_one_had_the_name(
+    tmp_path: Path,
+) -> None:
+    api.make(run_of(40), str(tmp_path / "a.mp4"))
+    script = f"""
+import os, signal
+from fifo_diffusion import api
+from fifo_diffusion.config import Run
+def watch(stage, done, total):
+    if stage == "streaming" and done == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+api.make(Run.of({run_of(12).model_dump()!r}), "a.mp4", watch=watch)
+"""
+    assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path).returncode == -signal.SIGKILL
+    assert api.carry_on(str(tmp_path / "a.mp4"), checkpoint_every=OFTEN).frames_sha256 == straight(".mp4", 12, 4)[1]
+    assert content(tmp_path / "a.mp4") == straight(".mp4", 12, 4)[0]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.mp4.json", "a.mp4.run"]
+    assert not (tmp_path / "a.mp4.run" / "replaced").exists()
+
+
+def test_a_name_given_by_mistake_takes_nothing_from_the_video_that_has_it(tmp_path: Path) -> None:
+    api.make(run_of(12), str(tmp_path / "a.mp4"), checkpoint_every=OFTEN)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file() and file.name != "lock"}
+
+    def early(stage: str, done: int, total: int) -> None:
+        if stage == "base clip":
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            api.make(run_of(300), str(tmp_path / "a.mp4"), watch=early)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file() and file.name != "lock"} == before
+    assert api.carry_on(str(tmp_path / "a.mp4"), frames="+3").frames_sha256 == straight(".mp4", 15, 4)[1]
+
+
+def test_a_new_video_without_checkpoints_that_is_stopped_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
+    api.make(run_of(20), str(tmp_path / "a.mp4"))
+    with pytest.raises(KeyboardInterrupt):
+        api.make(
+            run_of(12).model_copy(update={"seed": 1}), str(tmp_path / "a.mp4"), checkpoint_every=0, watch=stop_at(8)
+        )
+    assert len(list(read_frames(tmp_path / "a.mp4"))) == 7
+    assert api.left(str(tmp_path / "a.mp4")) is None
+
+
+def test_a_folder_of_pictures_goes_on_where_torchrun_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for start, watch in (("1", stop_at(6)), ("2", stop_at(0))):
+        for module in (api, making):
+            monkeypatch.setattr(module, "job", lambda start=start: Job("one", start, None))
+        with suppress(KeyboardInterrupt):
+            made = api.make(run_of(12), str(tmp_path / "a"), watch=watch)
+    assert made.frames_sha256 == straight("", 12, 4)[1]
+
+
+def test_a_disk_that_knows_no_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def flock(file: Any, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OutputError, match=r"cannot be locked \(No locks available\).*--checkpoint-every off"):
+        api.make(run_of(3), str(tmp_path / "a.mp4"))
+    api.make(run_of(3), str(tmp_path / "a.mp4"), checkpoint_every=0)
 
 
 def fifo_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

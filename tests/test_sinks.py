@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -17,7 +18,18 @@ import pytest
 from PIL import Image
 
 from fifo_diffusion.errors import BadInput, FifoError, OutputError
-from fifo_diffusion.sinks import Begun, Frame, NullSink, check_output, held, open_sink, piece, read_frames
+from fifo_diffusion.sinks import (
+    Begun,
+    Frame,
+    NullSink,
+    check_output,
+    held,
+    open_sink,
+    piece,
+    read_frames,
+    read_metadata,
+    video,
+)
 
 VIDEO = ["mp4", "webm", "gif", "webp"]
 SIZE = (64, 48)  # width, height: not square, so that a swap would show
@@ -191,6 +203,23 @@ def test_scale_enlarges_smoothly(tmp_path: Path, name: str) -> None:
         assert frame.shape == (144, 192, 3)
         small = np.asarray(Image.fromarray(frame).resize(SIZE, Image.Resampling.BOX))
         assert mean_difference(small, picture(i)) < 6
+
+
+def test_a_name_may_hold_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write("take:1.mp4", 3)
+    assert len(readable(Path("take:1.mp4"))) == 3
+    assert read_metadata(Path("take:1.mp4")).keys()
+
+
+def test_a_very_long_mp4_keeps_its_fragments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, most in (("plain.mp4", 30), ("long.mp4", 29)):
+        monkeypatch.setattr(video, "_INDEXED", most)
+        write(tmp_path / name, 30)
+    assert b"moof" not in (tmp_path / "plain.mp4").read_bytes()
+    assert b"moof" in (tmp_path / "long.mp4").read_bytes()
+    for a, b in zip(readable(tmp_path / "plain.mp4"), readable(tmp_path / "long.mp4"), strict=True):
+        assert np.array_equal(a, b)
 
 
 def test_metadata_goes_along(tmp_path: Path) -> None:
@@ -440,6 +469,28 @@ except BrokenPipeError:
         writer.stdout.close()
         assert writer.stderr.read() == b""
     assert writer.returncode == 0
+
+
+def test_a_stop_is_heard_while_a_reader_lets_the_pipe_wait() -> None:
+    import fcntl
+    import struct
+    import termios
+
+    command = [sys.executable, "-m", "fifo_diffusion", "generate", "-", "--model", "gauss", "-n", "1", "--frames", "0"]
+    with subprocess.Popen([*command, "-o", "-", "-q"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        full, deadline = fcntl.fcntl(writer.stdout, fcntl.F_GETPIPE_SZ), time.monotonic() + 120
+        while time.monotonic() < deadline:
+            (waiting,) = struct.unpack("i", fcntl.ioctl(writer.stdout, termios.FIONREAD, b"    "))
+            if waiting == full:
+                break
+            time.sleep(0.05)
+        assert waiting == full
+        writer.send_signal(signal.SIGTERM)
+        try:
+            assert writer.wait(60) == 130
+        finally:
+            writer.kill()
 
 
 # What is refused, before any work.

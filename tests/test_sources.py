@@ -163,6 +163,12 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     whole = video(tmp_path / "a.mp4", grey(*range(40, 200, 8)), 10).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[:400])
+    moving = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (64, 64, 3), np.uint8)) for i in range(6)]
+    for name in ("cut.gif", "cut.apng"):
+        moving[0].save(
+            tmp_path / name, format="PNG" if name[-4:] == "apng" else None, save_all=True, append_images=moving[1:]
+        )
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[: 40_000 if name[-4:] == "apng" else 12_000])
     with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", "none"))
         sound.writeframes(bytes(4000))
@@ -173,6 +179,8 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
         ("folder", "holds no .png"),
         ("cut.mp4", "holds no frame"),
         ("sound.wav", "holds no video"),
+        ("cut.gif", "cannot be read to its end"),
+        ("cut.apng", "cannot be read to its end"),
     ):
         with pytest.raises(BadInput, match=says) as refused:
             Clip(tmp_path / name, (16, 16), 10).check()

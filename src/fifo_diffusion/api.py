@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,6 @@ def make(
     """
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
-    _check_written(full, output, preview, scale, crf)
     if (begun := began(output)) is not None and not checkpoints.differences(begun.run, full):
         return carry_on(
             output,
@@ -163,6 +163,7 @@ def make(
             tell=tell,
             ready=ready,
         )
+    _check_written(full, output, preview, scale, crf)
     folder = _folder(output)
     if full.method != "fifo":
         checkpoint_every = 0  # there is no state to go on from
@@ -221,6 +222,8 @@ def carry_on(
         into = folder if output is None else _folder(output)
         before = choose(folder, said, at_frame, warn)
         run = lengthened(said, before, _text(frames), _text(seconds), fork=not own)
+        if not own:  # nothing of the other video's is lost if this one stays shorter
+            before = replace(before, begun=replace(before.begun, held=0))
         entered = before.checkpoint is not None and before.checkpoint.frame > 0  # the clip is needed no more
         full = resolve(run, clip_too=not entered)
         tell(told_how(full))

@@ -4,6 +4,7 @@
         run.json                          what was run: `Description`
         checkpoint-00000450.safetensors   the stream as it stood before frame 450: `Checkpoint`
         lock                              held by the process that is writing the video
+        replaced/                         the run of the video that had the name, until the new one is whole
 
 A checkpoint is committed only when the frames before it are on the disk, is written beside and renamed, and
 carries the digest of those frames as coded.  So whichever checkpoint is there, the video that it goes with can be
@@ -34,7 +35,7 @@ from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.version import __version__
 from fifo_diffusion.whole import write_whole
 
-_RUN, _LOCK = "run.json", "lock"
+_RUN, _LOCK, _REPLACED = "run.json", "lock", "replaced"
 _LATER = {"frames", "prompt", "cues"}
 """Settings that may change while a video is made."""
 
@@ -204,12 +205,42 @@ def drop(folder: Path, frames: Sequence[int]) -> None:
             file.unlink(missing_ok=True)
 
 
-def clear(folder: Path) -> None:
-    """Take away all of a run but the lock, which this process holds."""
-    for file in folder.iterdir() if folder.is_dir() else ():
-        if file.name != _LOCK:
-            with suppress(OSError):
+def set_aside(folder: Path) -> None:
+    """Keep the run of a finished video, whose name a new one is to take, until that one has frames.  The lock, which
+    this process holds, stays where it is.  Raises OutputError.
+    """
+    kept = folder / _REPLACED
+    here = [file for file in folder.iterdir() if file.name not in (_LOCK, _REPLACED)]
+    try:
+        if not kept.exists() and here:  # what is there already is the finished one's; the rest never came to frames
+            kept.mkdir()
+            for file in here:
+                file.rename(kept / file.name)
+        else:
+            for file in here:
                 file.unlink()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written to: {error.strerror}") from error
+
+
+def put_back(folder: Path) -> None:
+    """What was set aside is the run of this folder again; where nothing was, the folder goes."""
+    kept = folder / _REPLACED
+    if not kept.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with suppress(OSError):
+        for file in folder.iterdir():
+            if file.is_file() and file.name != _LOCK:
+                file.unlink()
+        for file in kept.iterdir():
+            file.rename(folder / file.name)
+        kept.rmdir()
+
+
+def let_go(folder: Path) -> None:
+    """Of what was set aside: its video has been replaced."""
+    shutil.rmtree(folder / _REPLACED, ignore_errors=True)
 
 
 def forsake(folder: Path) -> None:
@@ -258,10 +289,15 @@ def locked(folder: Path, new: bool = False) -> Iterator[None]:
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise BadInput(
                     f"{folder} is in use: its video is being made by another process; wait, or stop that"
                 ) from None
+            except OSError as error:
+                raise OutputError(
+                    f"{folder} cannot be locked ({error.strerror}), so nothing would keep a second process from it; "
+                    "write to another disk, or without checkpoints (--checkpoint-every off)"
+                ) from error
             if _is_at(folder / _LOCK, os.fstat(file.fileno())):
                 yield
                 return

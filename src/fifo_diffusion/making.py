@@ -97,11 +97,15 @@ class Making:
             except BaseException:
                 if sink is not None and not sink.dropped:  # Ctrl-C may come while what there is is copied
                     with suppress(OutputError):  # what went wrong first is what must be told
-                        self._record()
+                        self._done(folder)
                 raise
-            if self._keeper is None and folder is not None:  # what is there is of the video that this one replaced
-                checkpoints.forsake(folder)
-            return self._record()
+            return self._done(folder)
+
+    def _done(self, folder: Path | None) -> Sidecar:
+        """The file has its name, if it has frames."""
+        if self._keeper is None and folder is not None and self._written:
+            checkpoints.forsake(folder)  # it is of the video that this one replaced
+        return self._record()
 
     def _hear(self, prompt: str) -> None:
         """A prompt for all frames that are not in the queue yet, in place of what they were to hear."""
@@ -113,9 +117,9 @@ class Making:
             self._warn(_unseen(run.frames, prompt, reaches))
 
     def _stream(self, sink: FrameSink, place: Place[State] | None) -> None:
-        if self._keeper is not None:
-            self._keeper.begin(sink)
         try:
+            if self._keeper is not None:
+                self._keeper.begin(sink)
             with closing(self.session.frames(place)) as made:
                 frames = ((frame, self._now()) for frame in made)
                 taken = partial(self._take, sink)
@@ -130,6 +134,8 @@ class Making:
     @property
     def writes_aside(self) -> bool:
         """Whether frames are encoded, and checkpoints committed, beside the network."""
+        if self._output == "-":  # to write is to copy, and to wait for a reader is to be stopped by Ctrl-C
+            return False
         return self.session.model.device.type != "cpu" if self.aside is None else self.aside
 
     def _take(self, sink: FrameSink, frames: Iterator[tuple[Frame, Place[State] | None]]) -> Iterator[None]:
@@ -137,7 +143,7 @@ class Making:
         agree.
         """
         for frame, place in frames:
-            with uninterrupted():
+            with uninterrupted() if self._output != "-" else nullcontext():  # a reader may let it wait for ever
                 self._place = place
                 self._put(sink, frame)
             yield

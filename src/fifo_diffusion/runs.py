@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -69,8 +68,9 @@ class Keeper:
             self._lock.enter_context(checkpoints.locked(self._folder, new=True))
             home = self._folder.parent / self._description.output
             check_free(self._folder, str(home), but=None if sink.partial is None else name)
-            checkpoints.clear(self._folder)  # of the video that this one replaces
-        self._sink = sink
+        self._sink = sink  # from here on the folder is this run's
+        if self._before is None:
+            checkpoints.set_aside(self._folder)
         self._description = self._description.model_copy(update={"partial": name})
         checkpoints.describe(self._folder, self._description)
         if self._before is not None:
@@ -117,11 +117,12 @@ class Keeper:
             checkpoints.drop(self._folder, checkpoints.committed(self._folder)[1:])
         whole = {"partial": None, "whole": sink.frames, "coded_sha256": sink.digest, "run": self._described()}
         checkpoints.describe(self._folder, self._description.model_copy(update=whole))
+        checkpoints.let_go(self._folder)
 
     def forget(self) -> None:
-        """No frame came of a new run: leave nothing."""
-        if self._before is None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        """No frame came of a new run: leave what there was before it."""
+        if self._before is None and self._sink is not None:  # else the folder may be another's
+            checkpoints.put_back(self._folder)
 
     def _wait(self, frame: int, frames_sha256: str) -> None:
         place, sink = self._place(), self._sink
@@ -229,6 +230,8 @@ def choose(folder: Path, description: Description, at: int | None, warn: Warn) -
             f"the video anew"
         )
     source = max(files, key=lambda file: count.get(file, 0))
+    if whole is None and files[0].exists():
+        source = files[0]  # this run has finished nothing: what has the name is a video that it was to replace
     nothing = Begun(source, 0, NOTHING, count.get(source, 0))
     for frame in frames:
         if at is not None and frame > at:

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.media import reading
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 Frame = NDArray[np.uint8]  # (H, W, 3), red green blue
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+_DAMAGED = (OSError, EOFError, IndexError, ValueError, SyntaxError)  # what PIL raises for a file that was cut
 _UNSAID = 0.1  # seconds that browsers show a frame of an animation for that does not say how long
 
 
@@ -134,9 +136,8 @@ class Clip:
         elif self._animation:
             with Image.open(self.path) as animation:
                 time = 0.0
-                for i in range(getattr(animation, "n_frames", 1)):
-                    animation.seek(i)
-                    yield time, _opaque(animation)
+                for i in range(_count(animation, self.path)):
+                    yield time, _shown(animation, i, self.path)
                     time += animation.info.get("duration", 0) / 1000 or _UNSAID
         else:
             yield from _decoded(self.path, since)
@@ -186,6 +187,27 @@ def _fit(picture: Image.Image, size: tuple[int, int]) -> NDArray[np.float32]:
     return np.asarray(picture, dtype=np.float32)
 
 
+def _count(animation: Image.Image, path: Path) -> int:
+    """How many pictures.  Raises BadInput."""
+    try:
+        return int(getattr(animation, "n_frames", 1))
+    except _DAMAGED as error:
+        raise _cut(path, error) from error
+
+
+def _shown(animation: Image.Image, number: int, path: Path) -> Image.Image:
+    """One of its pictures.  Raises BadInput."""
+    try:
+        animation.seek(number)
+        return _opaque(animation)
+    except _DAMAGED as error:
+        raise _cut(path, error) from error
+
+
+def _cut(path: Path, error: Exception) -> BadInput:
+    return BadInput(f"{path} cannot be read to its end ({error}); give a whole file")
+
+
 def _opaque(picture: Image.Image) -> Image.Image:
     """Without transparency: on white, as browsers show it."""
     from PIL import Image
@@ -222,7 +244,7 @@ def _look(path: Path) -> _Seen:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with reading(path) as container:
             if not container.streams.video:
                 raise BadInput(f"{path} holds no video; give a video, a picture or a folder of pictures")
             stream = container.streams.video[0]
@@ -246,7 +268,7 @@ def _decoded(path: Path, since: float = -math.inf) -> Iterator[tuple[float, Imag
     from PIL import Image
 
     try:
-        with av.open(str(path)) as container:
+        with reading(path) as container:
             stream = container.streams.video[0]
             stretch = stream.sample_aspect_ratio or 1
             if since > -math.inf and stream.time_base:

@@ -10,8 +10,8 @@ import platform
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -138,12 +138,22 @@ def _start(seat: _Seat) -> None:
     seat.pipe, theirs = context.Pipe()
     seat.process = context.Process(target=_serve, args=(theirs, seat.device, seat.visible))
     resource_tracker.ensure_running()  # which start() would do itself, and let signals through again
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)  # a worker takes that over, until it ignores them
-    try:
+    with _deaf():  # a worker takes that over, until it ignores them
         seat.process.start()
+    theirs.close()  # so that its pipe ends when it does
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Stop signals wait meanwhile; not on Windows, which has none that could."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-    theirs.close()  # so that its pipe ends when it does
 
 
 def _death(code: int | None) -> str:
@@ -156,7 +166,8 @@ def _serve(pipe: Connection, device: str, visible: str | None) -> None:
     """A worker: tasks until the pipe ends, which it also does when the driver is killed."""
     for stop in _STOPS:
         signal.signal(stop, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    if hasattr(signal, "pthread_sigmask"):  # not on Windows
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
     while True:

@@ -24,7 +24,7 @@ from fifo_diffusion.session import Watch
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output
 
-_PLACE = {"device", "dtype", "batch", "memory", "compile"}
+_PLACE = {"device", "dtype", "batch", "memory", "halves", "compile"}
 """Settings that follow from where a run is computed, unless the job says them."""
 
 LET_GO = 60.0  # seconds for a worker that was given up to let go of its video
@@ -141,7 +141,7 @@ def _same(job: Job, run: Decided, made: Sidecar | Description) -> None:
     """Raises BadInput when the video that is there is of other settings.  More frames than it has may be asked for."""
     then, scale = made.run, card(run.model).scale if job.scale is None else job.scale
     names = {name for name in Decided.model_fields if name not in {"frames", *_PLACE}}
-    names |= {name for name in ("dtype", "batch", "memory", "compile") if getattr(job, name) not in (None, "auto")}
+    names |= {name for name in _PLACE - {"device"} if getattr(job, name) not in (None, "auto")}
     pairs = {name: (getattr(run, name), getattr(then, name)) for name in Decided.model_fields if name in names}
     pairs |= {"scale": (scale, made.scale), "crf": (job.crf, made.crf)}
     if job.device != "auto" and not then.device.startswith(job.device):

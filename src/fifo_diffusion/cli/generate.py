@@ -141,7 +141,7 @@ def generate(
         said = again(before, said)
         scale = before.scale if scale is None else scale
         only_new = only_new or (before.run.clip is not None and before.clip_frames == 0)
-        if crf is None and Path(output or ".mp4").suffix in (".mp4", ".webm"):
+        if crf is None and Path(output or "named.mp4").suffix.lower() in (".mp4", ".webm"):
             crf = before.crf
     from fifo_diffusion import script as scripts
     from fifo_diffusion.config import Run

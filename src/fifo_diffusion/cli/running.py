@@ -64,6 +64,8 @@ def _kept(name: str, made: int) -> str:
     if there is not None:
         name, made = str(there[0]), there[1].whole or 0
     kept = f"{name} is whole and holds {made} frames" if made else "no frame was made"
+    if not made and there is not None and there[1].partial and (there[0].parent / there[1].partial).exists():
+        kept = f"what there was of it is in {there[1].partial}"
     return kept + _go_on(there)
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from fifo_diffusion import sidecar
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.evaluate.metric import Video
+from fifo_diffusion.media import reading
 from fifo_diffusion.sinks import Frame, read_frames, read_metadata
 from fifo_diffusion.sources import opened, pictures
 
@@ -173,7 +174,7 @@ def _clock(path: Path) -> tuple[float | None, int]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with reading(path) as container:
             if not container.streams.video:
                 raise BadInput(f"{path} holds no video; give a video file or a folder of pictures")
             stream = container.streams.video[0]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fifo_diffusion.digest import NOTHING
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.interrupt import uninterrupted
 
 Frame = NDArray[np.uint8]  # (H, W, 3), red green blue
 
@@ -62,7 +63,8 @@ class FrameSink(ABC):
         """Finish the file and give it its name.  A sink that took no frame leaves nothing behind."""
         if self._open:
             self._open = False
-            self._end()
+            with uninterrupted():  # or a whole file might keep the name of one under way
+                self._end()
 
     @abstractmethod
     def _put(self, frame: Frame) -> None: ...

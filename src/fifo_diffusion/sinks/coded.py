@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fifo_diffusion.digest import NOTHING, link
+from fifo_diffusion.media import reading
 from fifo_diffusion.sinks.kinds import KINDS, is_folder, rate
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _pictures(folder: Path) -> Iterator[bytes]:
 def _packets(path: Path) -> Iterator[bytes]:
     import av
 
-    with suppress(av.FFmpegError, OSError), av.open(str(path)) as container:
+    with suppress(av.FFmpegError, OSError), reading(path) as container:
         yield from (bytes(packet) for packet in packets(container))
 
 

@@ -36,7 +36,8 @@ KINDS = {
         # that, and packets that were read back could not stand in one file with fresh ones.
         {"preset": "medium", "tune": "zerolatency", "x264-params": "annexb=0"},
         {
-            "movflags": "frag_keyframe+empty_moov+default_base_moof",
+            # No trailer: it would list all fragments, and the list grows in memory meanwhile.
+            "movflags": "frag_keyframe+empty_moov+default_base_moof+skip_trailer",
             "frag_duration": _HALF_SECOND["us"],
             "flush_packets": "1",
         },

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.media import reading
 from fifo_diffusion.sinks.coded import picture_name
 
 
@@ -38,7 +39,7 @@ def _video(path: Path) -> dict[str, str]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with reading(path) as container:
             return dict(container.metadata)
     except av.FFmpegError as error:
         raise BadInput(f"cannot read {path} as a video: {error.strerror}") from error

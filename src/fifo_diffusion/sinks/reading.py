@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.media import reading
 from fifo_diffusion.sinks.base import Frame
 
 
@@ -49,7 +50,7 @@ def _read_video(path: Path) -> Iterator[Frame]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with reading(path) as container:
             for picture in container.decode(video=0):
                 yield picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     except av.FFmpegError as error:

@@ -14,6 +14,7 @@ import numpy as np
 
 from fifo_diffusion.digest import link
 from fifo_diffusion.errors import OutputError
+from fifo_diffusion.media import reading, writing
 from fifo_diffusion.sinks.base import Frame, FrameSink
 from fifo_diffusion.sinks.coded import Begun, packets, piece
 from fifo_diffusion.sinks.kinds import KINDS
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     import av
 
 _BT709 = 1  # in ITU-T H.273 (2021): colour primaries, transfer and matrix of HD video all have number 1
+_INDEXED = 1_000_000
+"""Frames of the longest mp4 that gets an index in front; a longer one keeps its fragments, which all players read too.
+An index takes some 200 bytes of memory a frame while it is made: 2 GB after ten days at 10 frames/s."""
+
 _LIMITED = 1  # FFmpeg's AVCOL_RANGE_MPEG: 16 is black, 235 is white
 
 
@@ -62,7 +67,7 @@ class VideoSink(FrameSink):
         # bitexact leaves out dates and random numbers, so that the same frames are the same file.
         muxer = {"fflags": "+bitexact", **kind.muxer}
         try:
-            self._container = av.open(str(self._file), "w", format=path.suffix.lower()[1:], options=muxer)
+            self._container = writing(self._file, path.suffix.lower()[1:], muxer)
             self._container.metadata.update(metadata)
             stream = self._container.add_stream(kind.codec, rate=fps, options=self._options)
             assert isinstance(stream, av.VideoStream)
@@ -116,9 +121,7 @@ class VideoSink(FrameSink):
         return encoder
 
     def _copy(self, begun: Begun) -> None:
-        import av
-
-        with av.open(str(begun.source)) as source:
+        with reading(begun.source) as source:
             for number, packet in zip(range(begun.frames), packets(source), strict=False):
                 self._mux(packet, number)
         if self.digest != begun.digest:
@@ -203,7 +206,7 @@ class VideoSink(FrameSink):
             self._send(None)
         try:
             self._container.close()
-            if self.path.suffix.lower() == ".mp4":
+            if self.path.suffix.lower() == ".mp4" and self.frames <= _INDEXED:
                 # Always of this name, so that what a kill leaves of it is written over by the run that goes on.
                 _index_in_front(self._file, self.partial.with_name(f".{self.partial.name}.plain"))
             to_disk(self._file)
@@ -233,8 +236,8 @@ def _index_in_front(partial: Path, plain: Path) -> None:
 
     try:
         with (
-            av.open(str(partial)) as source,
-            av.open(str(plain), "w", format="mp4", options={"movflags": "faststart", "fflags": "+bitexact"}) as target,
+            reading(partial) as source,
+            writing(plain, "mp4", {"movflags": "faststart", "fflags": "+bitexact"}) as target,
         ):
             for key in ("title", "comment"):
                 target.metadata.update({key: source.metadata[key]} if key in source.metadata else {})
