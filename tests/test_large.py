@@ -265,6 +265,21 @@ def _goes_on_from(weights: Path, clips: Path) -> None:
     assert (folder / "weights" / "config.json").read_text() == (weights / "config.json").read_text()
 
 
+def _sharpening_is_added_to(weights: Path, clips: Path) -> None:
+    """Finished weights without what sharpens are gone on from with it: at first it adds nothing."""
+    shutil.copytree(weights, coarse := clips / "coarse")
+    before = load_file(coarse / "transformer.safetensors")
+    before = {key: value for key, value in before.items() if not key.startswith("detail.")}
+    save_file(before, coarse / "transformer.safetensors")
+    folder = clips / "again"
+    (folder / "diffusion.pt").unlink()
+    list(diffusion.train(dataclasses.replace(TOY, muon_rate=0.0, adam_rate=0.0, steps=1), folder, begin=coarse))
+    after = load_file(folder / "transformer.safetensors")
+    assert all(torch.equal(after[key].half(), value) for key, value in before.items())
+    assert not after["detail.leave.weight"].any()
+    assert after["detail.enter.weight"].any()
+
+
 def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sprites, tmp_path: Path) -> None:
     listed = sorted({*vocabulary(LARGE), "tower"})
     (tmp_path / "words.txt").write_text("\n".join(listed))
@@ -293,6 +308,7 @@ def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sp
     list(autoencoder.polish(TOY, sprites, tmp_path))
     export(TOY, tmp_path, tmp_path / "weights")
     _goes_on_from(tmp_path / "weights", tmp_path)
+    _sharpening_is_added_to(tmp_path / "weights", tmp_path)
     _is_polished_once_more(tmp_path / "weights", sprites, tmp_path)
     weights = str(tmp_path / "weights")
     model = load_large(CPU, torch.float32, weights)

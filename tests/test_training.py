@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from fifo_diffusion.errors import BadInput
 from fifo_diffusion.evaluate.gates import Sampling, measure
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
@@ -121,6 +122,34 @@ def test_training_begins_with_finished_weights(tmp_path: Path) -> None:
     for name in ("transformer", "text"):
         begun, shipped = load_file(tmp_path / f"{name}.safetensors"), load_file(WEIGHTS / f"{name}.safetensors")
         assert all(torch.equal(value.half(), shipped[key]) for key, value in begun.items())
+
+
+def test_clips_computed_a_few_at_once_are_the_same_training(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file({"latents": torch.randn(4, 12, 16, 8, 8)}, tmp_path / "clips.safetensors")
+    np.save(tmp_path / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
+    begun, trained = load_file(WEIGHTS / "transformer.safetensors")["leave.weight"].float(), []
+    for at_once in (None, 1):
+        recipe = dataclasses.replace(TOY, batch=3, at_once=at_once, steps=1, rise=1, cooldown=1)
+        list(diffusion.train(recipe, tmp_path, begin=WEIGHTS))
+        (tmp_path / "diffusion.pt").unlink()
+        trained.append(load_file(tmp_path / "transformer.safetensors")["leave.weight"] - begun)
+    together, apart = trained
+    assert together.abs().max() > 1e-4
+    # Adam's first step is the gradient's sign, so where the gradient is next to nothing it may go either way.
+    assert ((together - apart).abs() < 0.02 * together.abs().max()).float().mean() > 0.99
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    save_file({"latents": torch.zeros(4, 12, 16, 16, 16)}, tmp_path / "clips.safetensors")
+    np.save(tmp_path / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
+    weights = load_file(WEIGHTS / "transformer.safetensors")
+    del weights["enter.weight"]
+    (begin := tmp_path / "weights").mkdir()
+    (begin / "config.json").write_text("{}")
+    save_file(weights | {"other.weight": torch.zeros(1)}, begin / "transformer.safetensors")
+    with pytest.raises(BadInput, match=r"other layers \(enter, other\) than the recipe's; give --config its recipe"):
+        list(diffusion.train(TOY, tmp_path, begin=begin))
 
 
 def test_muon_steps_are_orthogonal() -> None:

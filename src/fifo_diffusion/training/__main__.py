@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +44,8 @@ def export(recipe: Recipe, folder: Path, into: Path, pictures: str = "polished")
     config = {"channels": recipe.channels, "timesteps": diffusion.TIMESTEPS, "vocabulary": heard}
     if recipe.world != "small":
         config |= {"world": recipe.world, "patch": recipe.patch}
+    if recipe.fine:
+        config |= {"fine": recipe.fine}
     if recipe.vectors:
         config |= {"vectors": recipe.vectors, "trained": vocabulary(recipe.kind)}
     (into / "config.json").write_text(json.dumps(config, indent=1) + "\n")
@@ -103,11 +105,16 @@ def main() -> None:
                 log.flush()
 
     try:
-        sprites = recipe.kind.load_sprites(recipe.kind.fetch(folder / "art"), recipe.size)
-        if recipe.vectors and not (folder / "words.safetensors").exists():
-            words.make(vocabulary(recipe.kind), recipe.vectors, folder)
+        _make(recipe, folder, arguments, report)
     except FifoError as error:
         parser.error(str(error))
+
+
+def _make(recipe: Recipe, folder: Path, arguments: argparse.Namespace, report: Callable[[Iterable[str]], None]) -> None:
+    """Step after step, those whose result is there left out."""
+    sprites = recipe.kind.load_sprites(recipe.kind.fetch(folder / "art"), recipe.size)
+    if recipe.vectors and not (folder / "words.safetensors").exists():
+        words.make(vocabulary(recipe.kind), recipe.vectors, folder)
     if not (folder / "autoencoder.safetensors").exists():
         report(autoencoder.train(recipe, sprites, folder, arguments.begin))
     world = World(sprites, recipe.size, kind=recipe.kind)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, autocast, nn
 
 from fifo_diffusion.decode import to_pixels
+from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.model import networks
 from fifo_diffusion.models.embedded.transformer import patches
@@ -40,7 +41,7 @@ class EmbeddedNetworks(nn.Module):
         """folder: where the word vectors are, if the recipe has some."""
         super().__init__()
         known = words.known(folder) if recipe.vectors else vocabulary(recipe.kind)
-        self.text, self.video = networks(recipe.channels, known, recipe.patch, recipe.vectors)
+        self.text, self.video = networks(recipe.channels, known, recipe.patch, recipe.vectors, fine=recipe.fine)
         if recipe.vectors:
             self.text.embedding.table.copy_(words.table(folder))  # type: ignore[operator]
 
@@ -96,7 +97,7 @@ def train(
     nets = EmbeddedNetworks(recipe, out)
     if begin is not None and not grows(begin, recipe.patch):
         for net, name in ((nets.video, "transformer"), (nets.text, "text")):
-            net.load_state_dict(load_file(begin / f"{name}.safetensors"))  # half precision is made float32
+            _begin(net, begin / f"{name}.safetensors")
     elif nets.video.spectrum is not None:
         some = latents[:: max(1, len(latents) // 256), :, ::4].float()
         nets.video.spectrum.fit(patches(some, recipe.patch).flatten(0, 2))
@@ -107,6 +108,8 @@ def train(
     if compiled:
         for block in nets.video.blocks:
             block.compile()
+        if nets.video.detail is not None:
+            nets.video.detail.compile()
     done = 0
     if (out / "diffusion.pt").exists():
         saved = torch.load(out / "diffusion.pt", weights_only=True)
@@ -128,11 +131,15 @@ def train(
         said = ["" if rng.random() < recipe.unconditional else say(captions[i], rng, kind=recipe.kind) for i in picked]
         x = latents[torch.from_numpy(picked)].float()
         t = timesteps(recipe)
-        with autocast("cpu", torch.bfloat16, enabled=recipe.in_half):
-            loss = velocity_loss(nets, x, nets.text.tokens(said), t, torch.randn_like(x)).mean()
         for optimiser in optimisers:
             optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss, tokens, noise = 0.0, nets.text.tokens(said), torch.randn_like(x)
+        for first in range(0, recipe.batch, size := recipe.at_once or recipe.batch):
+            part = slice(first, first + size)
+            with autocast("cpu", torch.bfloat16, enabled=recipe.in_half):
+                share = velocity_loss(nets, x[part], tokens[part], t[part], noise[part]).sum() / recipe.batch
+            share.backward()  # type: ignore[no-untyped-call]
+            loss += share.item()
         torch.nn.utils.clip_grad_norm_(nets.parameters(), 1.0)
         for optimiser in optimisers:
             optimiser.step()
@@ -140,7 +147,7 @@ def train(
             keep = min(recipe.average, (1 + step) / (10 + step))
             for slow, fast in zip(average.parameters(), nets.parameters(), strict=True):
                 slow.lerp_(fast, 1 - keep)
-        recent.append(loss.item())
+        recent.append(loss)
         if step % save_every == 0 or step == recipe.steps:
             _save(nets, average, optimisers, step, out)
         if step % min(50, save_every) == 0:
@@ -148,6 +155,21 @@ def train(
             yield f"diffusion step {step} loss {np.mean(recent[-50:]):.4f} {pace:.3f} s/step"
     save_file(average.video.state_dict(), out / "transformer.safetensors")
     save_file(average.text.state_dict(), out / "text.safetensors")
+
+
+def _begin(net: nn.Module, file: Path) -> None:
+    """Fill it from finished weights in half precision; what sharpens (`Recipe.fine`) may be new.
+
+    Raises:
+        BadInput: they are of another network.
+    """
+    found = load_file(file)
+    new = net.load_state_dict(found, strict=False)
+    if new.unexpected_keys or any(not key.startswith("detail.") for key in new.missing_keys):
+        other = ", ".join(sorted({key.split(".")[0] for key in (*new.unexpected_keys, *new.missing_keys)}))
+        raise BadInput(
+            f"{file} is of a network with other layers ({other}) than the recipe's; give --config its recipe"
+        )
 
 
 def drawn(captions: Sequence[Caption], recipe: Recipe, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ class Recipe:
     world: str = "small"
     size: int = 64
     patch: int = 2  # latents to a token of the video network, each way
+    fine: int | None = None  # the width of what sharpens coarse patches, see `Detail`; None: nothing does
     vectors: int | None = None  # the size of fixed word vectors; None: every word's embedding is learnt
     half: bool = False  # networks compute in bfloat16 while they are trained (autocast), see `in_half`
     channels: int = 12
@@ -40,6 +41,7 @@ class Recipe:
 
     clips: int = 8_000  # distinct clips, encoded once
     batch: int = 32
+    at_once: int | None = None  # of these, as many as a processor's cache holds; None: all
     steps: int = 4_280
     rise: int = 200  # the first steps, over which the rate grows
     cooldown: int = 280  # the last steps, over which the rate falls to zero

@@ -22,15 +22,17 @@ def puffs(colour: Colour, size: int, rng: np.random.Generator) -> Layer:
     """
     by = fine(size)
     side = 2 * size * by
-    y, x = np.mgrid[:side, :side] / (size * by)
+    along = np.arange(side) / (size * by)
     alpha = np.zeros((side, side))
     for place in range(10):
         row, column = divmod(place, 2)
         cx = column + (row % 2) / 2 + rng.uniform(-0.3, 0.3)
         cy = row / 2.5 + rng.uniform(-0.1, 0.1)
         for dx, dy, r in ((0, 0, 0.085), (-0.1, 0.025, 0.06), (0.1, 0.025, 0.065)):
-            ax, ay = (x - cx - dx + 1) % 2 - 1, (y - cy - dy + 1) % 2 - 1
-            alpha = np.maximum(alpha, np.clip((r - np.hypot(ax, ay * 1.4)) / 0.03, 0, 1))
+            x, y = (along - cx - dx + 1) % 2 - 1, ((along - cy - dy + 1) % 2 - 1) * 1.4
+            here = np.ix_(abs(y) < r, abs(x) < r)  # a hundredth of the tile
+            inside = np.clip((r - np.hypot(x[None, abs(x) < r], y[abs(y) < r, None])) / 0.03, 0, 1)
+            alpha[here] = np.maximum(alpha[here], inside)
     alpha *= 0.9
     rgba = np.concatenate([alpha[..., None] * np.array(colour), alpha[..., None] * 255], axis=-1)
     return repeating(soften(rgba, by, premultiplied=True), (1.0, 1.0), by, size)

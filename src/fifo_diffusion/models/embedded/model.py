@@ -51,7 +51,12 @@ class Embedded(Model):
         self.world: str = config.get("world", "small")  # which it was trained on, see `fifo_diffusion.world.kinds`
         self._by_lot = frozenset(config.get("by_lot", ()))  # words that it does not tell from each other
         text, video = networks(
-            self.channels, vocabulary, config.get("patch", 2), config.get("vectors"), config.get("trained")
+            self.channels,
+            vocabulary,
+            config.get("patch", 2),
+            config.get("vectors"),
+            config.get("trained"),
+            config.get("fine"),
         )
         self._text = _filled(text, folder / "text.safetensors").to(device)
         self._video = _filled(video, folder / "transformer.safetensors").to(device, dtype)
@@ -138,9 +143,11 @@ def networks(
     patch: int = 2,
     vectors: int | None = None,
     trained: Sequence[str] | None = None,
+    fine: int | None = None,
 ) -> tuple[TextEncoder, VideoTransformer]:
-    """Untrained; patch: latents to a token each way; vectors and trained: see `TextEncoder`."""
-    video = VideoTransformer(channels, patch=patch, spectral=patch > 2)
+    """Untrained; patch: latents to a token each way, and fine: see `VideoTransformer`; vectors and trained: see
+    `TextEncoder`."""
+    video = VideoTransformer(channels, patch=patch, spectral=patch > 2, fine=fine)
     return TextEncoder(vocabulary, vectors=vectors, trained=trained), video
 
 

@@ -18,9 +18,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, rms_norm
+from torch.nn.functional import rms_norm
 
 from fifo_diffusion.models.attend import attention
+from fifo_diffusion.models.embedded import detail
+from fifo_diffusion.models.embedded.norm import Norm
 from fifo_diffusion.models.linear import Linear, LinearGelu
 from fifo_diffusion.protocols import Turn
 from fifo_diffusion.schedule import cosine
@@ -95,21 +97,6 @@ class _Reading(nn.Module):
         return out
 
 
-class _Norm(nn.Module):
-    """Layer norm without weights: with ones and zeros for weights it is twice as fast on a CPU as with none."""
-
-    one: Tensor
-    zero: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.register_buffer("one", torch.ones(width), persistent=False)
-        self.register_buffer("zero", torch.zeros(width), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return layer_norm(x, self.one.shape, self.one, self.zero)
-
-
 class _Told(NamedTuple):
     """What a block is told beside its tokens."""
 
@@ -127,6 +114,7 @@ class Told(NamedTuple):
     shift: Tensor  # (B, F, 1, D)
     scale: Tensor  # likewise, with 1 added
     known: tuple[Tensor, Tensor] | None  # `Spectrum.known`
+    detail: detail.Told | None  # `Detail.told`
 
 
 class _Block(nn.Module):
@@ -135,7 +123,7 @@ class _Block(nn.Module):
         self.attention = _Attention(width, heads)
         self.reading = _Reading(width, heads, text)
         self.mlp = nn.Sequential(LinearGelu(width, 4 * width), nn.Identity(), Linear(4 * width, width))
-        self.norm1, self.norm2 = _Norm(width), _Norm(width)
+        self.norm1, self.norm2 = Norm(width), Norm(width)
         self.modulation = Linear(width, 6 * width)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
@@ -202,8 +190,9 @@ class VideoTransformer(nn.Module):
         patch: int = 2,
         text: int = 192,
         spectral: bool = False,
+        fine: int | None = None,
     ) -> None:
-        """spectral: for large patches, see `Spectrum`."""
+        """spectral: for large patches, see `Spectrum`.  fine: the width of what sharpens them (`Detail`), if any."""
         super().__init__()
         self.channels, self.width, self.patch, self.head = channels, width, patch, width // heads
         self.spectrum = Spectrum(channels * patch**2) if spectral else None
@@ -211,12 +200,13 @@ class VideoTransformer(nn.Module):
         self.time = nn.Sequential(Linear(width, width), nn.SiLU(), Linear(width, width))
         self.text = Linear(text, width)
         self.blocks = nn.ModuleList(_Block(width, heads, text) for _ in range(depth))
-        self.norm = _Norm(width)
+        self.norm = Norm(width)
         self.modulation = Linear(width, 2 * width)
         self.leave = Linear(width, channels * patch**2)
         for layer in (self.modulation, self.leave):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.detail = None if fine is None else detail.Detail(channels, patch, width, fine)
 
     def attentions(self) -> Iterator[_Attention]:
         """Every attention over space and time."""
@@ -250,7 +240,8 @@ class VideoTransformer(nn.Module):
         shift, scale = self.modulation(hint)[:, :, None].chunk(2, dim=-1)
         known = None if self.spectrum is None else self.spectrum.known(t, dtype)
         blocks = [b.told(hint, words, unheard, cos, sin) for b in self.blocks if isinstance(b, _Block)]
-        return Told(blocks, shift, 1 + scale, known)
+        sharpen = None if self.detail is None else self.detail.told(hint)
+        return Told(blocks, shift, 1 + scale, known, sharpen)
 
     def answer(self, z: Tensor, told: Told) -> Tensor:
         """The other half."""
@@ -262,12 +253,14 @@ class VideoTransformer(nn.Module):
         x = self.enter(x)
         for block, of_block in zip(self.blocks, told.blocks, strict=True):
             x = block(x, of_block)
-        out: Tensor = self.leave(torch.addcmul(told.shift, self.norm(x), told.scale))
+        x = torch.addcmul(told.shift, self.norm(x), told.scale)
+        out: Tensor = self.leave(x)
         if self.spectrum is not None and told.known is not None:
             skip, gain = told.known
             out = torch.addcmul(skip * seen, gain, out) @ self.spectrum.basis.T
         out = out.view(b, f, h // p, w // p, c, p, p).permute(0, 4, 1, 2, 5, 3, 6)
-        return out.reshape(b, c, f, h, w)
+        out = out.reshape(b, c, f, h, w)
+        return out if self.detail is None or told.detail is None else self.detail(z, out, x, told.detail)
 
 
 def patches(z: Tensor, p: int) -> Tensor:
