@@ -123,6 +123,7 @@ class Keeper:
         """No frame came of a new run: leave what there was before it."""
         if self._before is None and self._sink is not None:  # else the folder may be another's
             checkpoints.put_back(self._folder)
+            self._sink = None  # there is nothing more to say of this run
 
     def _wait(self, frame: int, frames_sha256: str) -> None:
         place, sink = self._place(), self._sink
