@@ -2,8 +2,8 @@
 
 A token of the larger model is a quarter of the picture each way: it knows what is where, and draws it softly.  Here
 convolutions over all latents, and over neighbouring frames, sharpen that: they see the noisy latents, the coarse
-velocity, and what each token has to say about each of its latents.  Convolutions are the cheapest arithmetic a CPU has:
-four times as much of it a second as attention gets.
+velocity, and what each token has to say about each of its latents.  A CPU does three times as many of their products a
+second as of a transformer's (docs/log.md, 2026-11-28).
 
 Letters: B streams, C latent channels, F frames, H W latent size, D width of the tokens, E width here, T tokens of a
 frame.
