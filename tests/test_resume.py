@@ -25,6 +25,7 @@ from PIL import Image
 
 import fifo_diffusion as fifo
 from fifo_diffusion import api, checkpoint, making, sidecar
+from fifo_diffusion.cli.running import _kept
 from fifo_diffusion.config import Cue, Decided, Run
 from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.interrupt import uninterrupted
@@ -233,6 +234,9 @@ def test_what_a_kill_left_is_not_overwritten_by_a_new_run_of_the_same_name(tmp_p
     with pytest.raises(BadInput, match=r"`fifo resume .*a.mp4` goes on with it"):
         api.make(run_of(3), str(tmp_path / "a.mp4"))
     assert sorted(file.name for file in tmp_path.iterdir()) == before
+    assert _kept(str(tmp_path / "a.mp4"), 0).startswith(
+        "what there was of it is in a.partial.mp4; go on with: fifo resume"
+    )
     elsewhere = tmp_path / "elsewhere"  # all of it can be moved
     elsewhere.mkdir()
     for name in before:
