@@ -17,6 +17,7 @@ from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.evaluate.gates import WANTED, Gate, Sampling, base_clips, drawn, judge_file
 from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge, accuracy, judged, mirrored
 from fifo_diffusion.evaluate.stream_gates import Found, real_jitter, stream_gates, streams
+from fifo_diffusion.models.embedded import packed
 from fifo_diffusion.models.embedded.model import WEIGHTS, WEIGHTS_LARGE, load, load_large
 from fifo_diffusion.models.embedded.text import TextEncoder, WordVectors
 from fifo_diffusion.models.embedded.transformer import Spectrum, VideoTransformer, patches
@@ -211,12 +212,10 @@ def test_answers_are_in_the_scale_of_latents(sprites: Sprites, tmp_path: Path) -
     rng, polished = np.random.default_rng(0), []
     latents = torch.from_numpy(rng.integers(-128, 128, (4, 12, 16, 16)) / 64)
     shown = torch.from_numpy(rng.integers(0, 255, (4, 128, 128, 3), dtype=np.uint8))
-    weights = load_file(WEIGHTS_LARGE / "autoencoder.safetensors")
+    weights = packed.read(WEIGHTS_LARGE / "autoencoder.safetensors")
     for lower in (0.0, 1.0):
         mean = {"mean": torch.full((12, 1, 1), 0.5 * lower), "deviation": torch.full((12, 1, 1), 0.5)}
-        save_file(
-            {name: value.float() for name, value in {**weights, **mean}.items()}, tmp_path / "autoencoder.safetensors"
-        )
+        save_file(weights | mean, tmp_path / "autoencoder.safetensors")
         save_file({"latents": (latents - lower).half(), "pictures": shown}, tmp_path / "answers.safetensors")
         list(autoencoder.polish(TOY, sprites, tmp_path))
         polished.append(load_file(tmp_path / "polished.safetensors"))
@@ -233,7 +232,7 @@ def _is_polished_once_more(weights: Path, sprites: Sprites, clips: Path) -> None
     export(TOY, folder, folder / "weights")
     changed = set()
     for name in ("autoencoder", "text", "transformer"):
-        before, after = (load_file(made / f"{name}.safetensors") for made in (weights, folder / "weights"))
+        before, after = (packed.read(made / f"{name}.safetensors") for made in (weights, folder / "weights"))
         changed |= {f"{name}.{key}" for key in before if not torch.equal(before[key], after[key])}
     assert changed
     assert all(name.startswith("autoencoder.decoder.") for name in changed)
@@ -268,14 +267,14 @@ def _goes_on_from(weights: Path, clips: Path) -> None:
 def _sharpening_is_added_to(weights: Path, clips: Path) -> None:
     """Finished weights without what sharpens are gone on from with it: at first it adds nothing."""
     shutil.copytree(weights, coarse := clips / "coarse")
-    before = load_file(coarse / "transformer.safetensors")
+    before = packed.read(coarse / "transformer.safetensors")
     before = {key: value for key, value in before.items() if not key.startswith("detail.")}
-    save_file(before, coarse / "transformer.safetensors")
+    packed.write(before, coarse / "transformer.safetensors")
     folder = clips / "again"
     (folder / "diffusion.pt").unlink()
     list(diffusion.train(dataclasses.replace(TOY, muon_rate=0.0, adam_rate=0.0, steps=1), folder, begin=coarse))
     after = load_file(folder / "transformer.safetensors")
-    assert all(torch.equal(after[key].half(), value) for key, value in before.items())
+    assert all(torch.equal(after[key], value) for key, value in before.items())
     assert not after["detail.leave.weight"].any()
     assert after["detail.enter.weight"].any()
 
@@ -294,13 +293,11 @@ def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sp
 
     still = dataclasses.replace(TOY, muon_rate=0.0, adam_rate=0.0, steps=1)
     list(diffusion.train(still, tmp_path, begin=WEIGHTS))
-    begun, small = load_file(tmp_path / "transformer.safetensors"), load_file(WEIGHTS / "transformer.safetensors")
-    assert torch.equal(begun["blocks.3.attention.qkv.weight"].half(), small["blocks.3.attention.qkv.weight"])
+    begun, small = load_file(tmp_path / "transformer.safetensors"), packed.read(WEIGHTS / "transformer.safetensors")
+    assert torch.equal(begun["blocks.3.attention.qkv.weight"], small["blocks.3.attention.qkv.weight"])
     # Noise that enters both networks is turned, not stretched.
     enter = begun["enter.weight"]
-    assert torch.linalg.matrix_norm(enter).item() == pytest.approx(
-        small["enter.weight"].float().norm().item(), rel=1e-2
-    )
+    assert torch.linalg.matrix_norm(enter).item() == pytest.approx(small["enter.weight"].norm().item(), rel=1e-2)
 
     (tmp_path / "diffusion.pt").unlink()
     list(diffusion.train(TOY, tmp_path, begin=WEIGHTS))

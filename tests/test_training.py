@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.evaluate.gates import Sampling, measure
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge
+from fifo_diffusion.models.embedded import packed
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
 from fifo_diffusion.training import autoencoder, diffusion
@@ -120,15 +121,15 @@ def test_training_begins_with_finished_weights(tmp_path: Path) -> None:
     np.save(tmp_path / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
     list(diffusion.train(recipe, tmp_path, begin=WEIGHTS))
     for name in ("transformer", "text"):
-        begun, shipped = load_file(tmp_path / f"{name}.safetensors"), load_file(WEIGHTS / f"{name}.safetensors")
-        assert all(torch.equal(value.half(), shipped[key]) for key, value in begun.items())
+        begun, shipped = load_file(tmp_path / f"{name}.safetensors"), packed.read(WEIGHTS / f"{name}.safetensors")
+        assert all(torch.equal(value, shipped[key]) for key, value in begun.items())
 
 
 def test_clips_computed_a_few_at_once_are_the_same_training(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_file({"latents": torch.randn(4, 12, 16, 8, 8)}, tmp_path / "clips.safetensors")
     np.save(tmp_path / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
-    begun, trained = load_file(WEIGHTS / "transformer.safetensors")["leave.weight"].float(), []
+    begun, trained = packed.read(WEIGHTS / "transformer.safetensors")["leave.weight"], []
     for at_once in (None, 1):
         recipe = dataclasses.replace(TOY, batch=3, at_once=at_once, steps=1, rise=1, cooldown=1)
         list(diffusion.train(recipe, tmp_path, begin=WEIGHTS))
@@ -143,7 +144,7 @@ def test_clips_computed_a_few_at_once_are_the_same_training(tmp_path: Path) -> N
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_file({"latents": torch.zeros(4, 12, 16, 16, 16)}, tmp_path / "clips.safetensors")
     np.save(tmp_path / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
-    weights = load_file(WEIGHTS / "transformer.safetensors")
+    weights = packed.read(WEIGHTS / "transformer.safetensors")
     del weights["enter.weight"]
     (begin := tmp_path / "weights").mkdir()
     (begin / "config.json").write_text("{}")

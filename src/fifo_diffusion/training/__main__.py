@@ -26,6 +26,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fifo_diffusion.errors import FifoError
+from fifo_diffusion.models.embedded import packed
 from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
 from fifo_diffusion.training import answers, autoencoder, diffusion, growing, words
 from fifo_diffusion.training.recipe import Recipe
@@ -34,12 +35,10 @@ from fifo_diffusion.world.clips import World
 
 
 def export(recipe: Recipe, folder: Path, into: Path, pictures: str = "polished") -> None:
-    """The three networks in half precision and the numbers that rebuild them; pictures: which autoencoder."""
+    """The three networks and the numbers that rebuild them; pictures: which autoencoder."""
     into.mkdir(parents=True, exist_ok=True)
     for source, name in ((pictures, "autoencoder"), ("transformer", "transformer"), ("text", "text")):
-        weights = {key: value.half().contiguous() for key, value in load_file(folder / f"{source}.safetensors").items()}
-        save_file(weights, into / f"{name}.safetensors")
-        (into / f"{name}.safetensors").chmod(0o644)  # it is written for its owner alone
+        packed.write(load_file(folder / f"{source}.safetensors"), into / f"{name}.safetensors")
     heard = words.known(folder) if recipe.vectors else vocabulary(recipe.kind)
     config = {"channels": recipe.channels, "timesteps": diffusion.TIMESTEPS, "vocabulary": heard}
     if recipe.world != "small":
@@ -60,8 +59,7 @@ def take_over(recipe: Recipe, begin: Path, folder: Path, polish: bool = False) -
     taken |= {name: name for name in ("transformer", "text")} if polish else {"polished": "autoencoder"}
     for name, source in taken.items():
         if not (folder / f"{name}.safetensors").exists():
-            weights = {key: value.float() for key, value in load_file(begin / f"{source}.safetensors").items()}
-            save_file(weights, folder / f"{name}.safetensors")
+            save_file(packed.read(begin / f"{source}.safetensors"), folder / f"{name}.safetensors")
     if recipe.vectors and not (folder / "words.safetensors").exists():
         words.take(begin, folder)
 

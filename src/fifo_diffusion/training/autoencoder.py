@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fifo_diffusion.decode import psnr, to_frames, to_pixels
+from fifo_diffusion.models.embedded import packed
 from fifo_diffusion.models.embedded.autoencoder import SPACE, Autoencoder
 from fifo_diffusion.training import answers
 from fifo_diffusion.training.recipe import Recipe
@@ -44,7 +45,7 @@ def train(recipe: Recipe, sprites: Sprites, out: Path, begin: Path | None = None
     torch.manual_seed(recipe.seed)
     net, pictures = Autoencoder(recipe.channels), Pictures(recipe, sprites)
     if begin is not None:
-        net.load_state_dict(load_file(begin / "autoencoder.safetensors"))
+        net.load_state_dict(packed.read(begin / "autoencoder.safetensors"))
     for cycle, (steps, top) in enumerate(recipe.autoencoder_cycles):
         # What PSNR is made of counts more in the later cycles, when edges are already there.
         weights = _Weights(squares=2 + 8 * cycle)

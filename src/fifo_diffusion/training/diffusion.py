@@ -20,6 +20,7 @@ from torch import Tensor, autocast, nn
 
 from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.models.embedded import packed
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.model import networks
 from fifo_diffusion.models.embedded.transformer import patches
@@ -158,12 +159,12 @@ def train(
 
 
 def _begin(net: nn.Module, file: Path) -> None:
-    """Fill it from finished weights in half precision; what sharpens (`Recipe.fine`) may be new.
+    """Fill it from finished weights; what sharpens (`Recipe.fine`) may be new.
 
     Raises:
         BadInput: they are of another network.
     """
-    found = load_file(file)
+    found = packed.read(file)
     new = net.load_state_dict(found, strict=False)
     if new.unexpected_keys or any(not key.startswith("detail.") for key in new.missing_keys):
         other = ", ".join(sorted({key.split(".")[0] for key in (*new.unexpected_keys, *new.missing_keys)}))

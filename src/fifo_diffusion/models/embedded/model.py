@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fifo_diffusion.decode import PerFrame, encode_each
@@ -21,6 +20,7 @@ from fifo_diffusion.models.attend import attention
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.compiled import compiled
 from fifo_diffusion.models.eight_bits import in_eight_bits
+from fifo_diffusion.models.embedded import packed
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.text import TextEncoder
 from fifo_diffusion.models.embedded.transformer import VideoTransformer, time_rates
@@ -196,9 +196,9 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def _filled(net: Net, file: Path) -> Net:
-    """Load weights kept in half precision into a float32 network."""
+    """Load finished weights into a float32 network."""
     try:
-        net.load_state_dict({name: value.float() for name, value in load_file(file).items()})
+        net.load_state_dict(packed.read(file))
     except (OSError, SafetensorError, RuntimeError) as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise ModelError(
