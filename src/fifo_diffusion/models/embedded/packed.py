@@ -22,7 +22,9 @@ _SMALLEST = 2.0**-100  # a scale must not be zero
 
 
 def write(weights: Mapping[str, Tensor], file: Path) -> None:
-    """As safetensors; beside every weight in int8 lie its scales as `NAME.scale`, (out, groups) in bfloat16, which knows small ones."""
+    """As safetensors; beside every weight in int8 lie its scales as `NAME.scale`: (out, groups) in bfloat16, for half
+    precision knows no small ones.
+    """
     kept: dict[str, Tensor] = {}
     for name, value in weights.items():
         if value.ndim < 2 or value.numel() < LEAST:
