@@ -65,9 +65,16 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 DOOR = {"__init__", "__main__", "api"}
-# A model may use decode's helpers, a method asks a model's card what it can do, a batch's workers do what the command
-# line does.
-ALSO = {("models", "decode"), ("methods", "models"), ("cli", "api"), ("server", "api"), ("batch", "api")}
+# Noise is sent to a device.  A model may use decode's helpers, a method asks a model's card what it can do, a batch's
+# workers do what the command line does.
+ALSO = {
+    ("noise", "devices"),
+    ("models", "decode"),
+    ("methods", "models"),
+    ("cli", "api"),
+    ("server", "api"),
+    ("batch", "api"),
+}
 HEAVY = {"diffusers", "transformers"}
 MAY_BE_HEAVY = {"models", "training", "evaluate"}
 # The other modules of these are loaded when they are used.

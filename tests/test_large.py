@@ -150,6 +150,17 @@ def test_a_spectrum_predicts_what_follows_from_a_component_alone() -> None:
 
 
 @torch.no_grad()
+def test_a_network_in_half_precision_knows_the_noise_of_the_last_levels() -> None:
+    """Where so little is left that half precision would take what is kept for all."""
+    spectrum = Spectrum(3)
+    spectrum.fit(torch.randn(500, 3) * torch.tensor([1.0, 0.5, 0.1]))
+    t = torch.tensor([[4.0, 16.0, 500.0]])
+    wanted = spectrum.known(t, torch.float32)
+    for half, whole in zip(spectrum.bfloat16().known(t, torch.bfloat16), wanted, strict=True):
+        torch.testing.assert_close(half.float(), whole, rtol=0.01, atol=1e-6)
+
+
+@torch.no_grad()
 def test_a_spectral_network_gives_the_linear_guess_until_it_is_trained() -> None:
     torch.manual_seed(0)
     net = VideoTransformer(channels=2, width=24, depth=1, heads=2, patch=4, text=24, spectral=True)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import fifo_diffusion as fifo
@@ -93,6 +94,19 @@ def test_a_picture_that_cannot_be_written_stops_no_run(tmp_path: Path) -> None:
     assert len(frames) == 5
     assert len(said) == 1
     assert "going on without" in said[0]
+
+
+def test_a_picture_that_memory_does_not_suffice_for_stops_no_run(tmp_path: Path) -> None:
+    said = list[str]()
+    preview = Preview(str(tmp_path / "q.png"), share=1, warn=said.append)
+
+    def draw() -> Queue:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 41.19 GiB.\nMore of it.")
+
+    for _ in range(2):
+        preview(draw)
+    (told,) = said
+    assert "q.png cannot be written (CUDA out of memory. Tried to allocate 41.19 GiB.); going on without" in told
 
 
 def test_nothing_is_left_of_a_picture_that_could_not_take_its_name_and_other_errors_are_told(tmp_path: Path) -> None:

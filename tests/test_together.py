@@ -19,10 +19,10 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]  # in the 
 from fifo_diffusion import api, decide, sidecar
 from fifo_diffusion.config import Halves, Run
 from fifo_diffusion.errors import BadInput, RankLost
-from fifo_diffusion.lost import hearing
+from fifo_diffusion.lost import hearing, silence
 from fifo_diffusion.models.embedded.model import WEIGHTS
 from fifo_diffusion.session import Session
-from fifo_diffusion.together import Together, silence
+from fifo_diffusion.together import Together
 from test_ranks import together
 from torchrun import FIFO, TORCHRUN, Job, kill, latest, start, until, workers
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.errors import NotFinite
+from fifo_diffusion.noise import draw as noise_of
 from fifo_diffusion.protocols import Conditioner, Denoiser, Noise
 from fifo_diffusion.schedule import NoiseSchedule
 
@@ -72,4 +73,4 @@ def descend(
 
 def draw(noise: Noise, first: int, level: int, like: Tensor) -> Tensor:
     """The noise of the frames from number `first` on at one level, as like, (B, C, F, H, W)."""
-    return torch.stack([noise(first + i, level, like[:, :, i]) for i in range(like.shape[2])], dim=2)
+    return noise_of(noise, first, [level] * like.shape[2], like)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 from importlib.util import find_spec
@@ -79,7 +80,13 @@ _COMPILERS = (*filter(None, [os.environ.get("CXX")]), "g++", "clang++", "cl")
 
 def memory_of(device: torch.device) -> float | None:
     """GiB that are free on a GPU; None for others, where the system's own memory is used."""
-    return torch.cuda.mem_get_info(device)[0] / 2**30 if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    # A video made before in this process is not there any more, but its model may hang in cycles, and what torch once
+    # had it keeps: neither is free for the device's own count.
+    gc.collect()
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(device)[0] / 2**30
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:

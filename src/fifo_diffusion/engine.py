@@ -15,8 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fifo_diffusion.devices import sent
 from fifo_diffusion.errors import BadInput, NotFinite
+from fifo_diffusion.noise import draw
 from fifo_diffusion.protocols import Call, Conditioner, Executor, Noise
 from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.windows import Plan, Window
@@ -104,7 +104,7 @@ class Engine:
         still = clip[:, :, :1].expand(-1, -1, plan.length - plan.window, -1, -1)
         clean = torch.cat([still, clip], dim=2)
         iteration = (plan.window - plan.window * plan.partitions) // plan.frames_per_level  # whole iterations
-        noise = self._draw(self._first(iteration), plan.level.tolist(), clean)
+        noise = draw(self.noise, self._first(iteration), plan.level.tolist(), clean)
         return State(iteration, self.schedule.add_noise(clean, noise, self._level(clean)))
 
     def continue_from(self, clip: Tensor) -> State:
@@ -125,7 +125,7 @@ class Engine:
         plan, iteration, k = self.plan, 1 - self.plan.levels, self.plan.frames_per_level
         still = clip[:, :, :1].expand(-1, -1, plan.length - plan.window, -1, -1)
         clean = torch.cat([still, clip], dim=2).roll(-k, dims=2)
-        noise = self._draw(self._first(iteration), plan.level.tolist(), clean)
+        noise = draw(self.noise, self._first(iteration), plan.level.tolist(), clean)
         noisy = self.schedule.add_noise(clean, noise, self._level(clean))
         return State(iteration, torch.cat([noisy[:, :, :-k], noise[:, :, -k:]], dim=2), given=clip)
 
@@ -146,7 +146,7 @@ class Engine:
         if like.ndim != 4:
             raise BadInput(f"the latents have shape {tuple(like.shape)}; wanted (streams, channels, height, width)")
         queue = like.new_zeros(1).expand(*like.shape[:2], plan.length, *like.shape[2:])
-        noise = self._draw(self._first(0), [plan.levels] * plan.length, queue)
+        noise = draw(self.noise, self._first(0), [plan.levels] * plan.length, queue)
         return State(0, noise, ramp=self._ramp(plan.levels))
 
     def calls(self, state: State) -> list[Call]:
@@ -195,7 +195,7 @@ class Engine:
         if state.ramp:
             return queue[:, :, :0], State(state.iteration, queue, past, self._ramp(state.ramp - 1))
         frames = queue[:, :, context : context + k]
-        tail = self._draw(self.entered(state), [plan.levels] * k, frames)
+        tail = draw(self.noise, self.entered(state), [plan.levels] * k, frames)
         queue = torch.cat([queue[:, :, k:], tail], dim=2)
         if past is not None:  # what enters has no past; level K's is never looked at
             past = torch.cat([past[:, :, k:], torch.zeros_like(past[:, :, :k])], dim=2)
@@ -314,14 +314,7 @@ class Engine:
             return None
         moving = self._moving(state)
         levels = [max(k, state.ramp) - 1 for k in self.plan.level[moving].tolist()]  # of the host's own copy
-        return self._draw(self._first(state.iteration) + moving.start, levels, state.queue)
-
-    def _draw(self, first: int, levels: Sequence[int], like: Tensor) -> Tensor:
-        """(B, C, len(levels), H, W): the noise of the frames from `first` on, each at its level.  Asked for on the
-        host, and sent to the device all at once, which nobody waits for.
-        """
-        one = torch.empty((*like.shape[:2], *like.shape[3:]), dtype=like.dtype)
-        return sent(torch.stack([self.noise(first + i, k, one) for i, k in enumerate(levels)], dim=2), like.device)
+        return draw(self.noise, self._first(state.iteration) + moving.start, levels, state.queue)
 
 
 def check_finite(frames: Tensor, number: int) -> None:

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.lost import hearing
+from fifo_diffusion.lost import hearing, silence
 from fifo_diffusion.protocols import Call, Executor
 
 
@@ -34,9 +34,13 @@ def groups(size: int) -> Groups:
     """Groups of `size` ranks; every rank must ask for the same sizes in the same order, for all make them together."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
     with hearing():
-        within = [dist.new_group(list(range(first, first + size))) for first in range(0, ranks, size)]
-        across = [dist.new_group(list(range(place, ranks, size))) for place in range(size)]
+        within = [_group(range(first, first + size)) for first in range(0, ranks, size)]
+        across = [_group(range(place, ranks, size)) for place in range(size)]
     return Groups(within[rank // size], across[rank % size])
+
+
+def _group(ranks: range) -> Any:
+    return dist.new_group(list(ranks), timeout=silence())  # torch would wait half an hour
 
 
 def check_split(size: int, ranks: int, able: Sequence[int], model: str) -> None:

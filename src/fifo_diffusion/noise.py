@@ -10,7 +10,9 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from fifo_diffusion.devices import sent
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.protocols import Noise
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class SeededNoise:
         if len(seeds) != like.shape[0]:
             raise BadInput(f"{len(seeds)} seeds were given for a batch of {like.shape[0]} streams; give one for each")
         return torch.stack([_draw(f"{seed}/{frame}/{level}", like.shape[1:]) for seed in seeds]).to(like)
+
+
+def draw(noise: Noise, first: int, levels: Sequence[int], like: Tensor) -> Tensor:
+    """(B, C, len(levels), H, W): the noise of the frames from `first` on, each at its level, as like (B, C, F, H, W).
+    Asked for on the host, and sent to the device all at once, which nobody waits for.
+    """
+    one = torch.empty((*like.shape[:2], *like.shape[3:]), dtype=like.dtype)
+    return sent(torch.stack([noise(first + i, k, one) for i, k in enumerate(levels)], dim=2), like.device)
 
 
 def _draw(name: str, shape: torch.Size) -> Tensor:

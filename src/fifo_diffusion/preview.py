@@ -55,7 +55,7 @@ class Preview:
         check_preview(path)
 
     def __call__(self, draw: Callable[[], Queue]) -> None:
-        """Draw and write, where it is time to; a picture that cannot be written is warned of once and stops no run."""
+        """Draw and write, where it is time to; what fails is warned of once and stops no run."""
         began = time.perf_counter()
         if began < self._next:
             return
@@ -63,9 +63,10 @@ class Preview:
         try:
             compose(draw()).save(beside)
             os.replace(beside, self._path)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the second where the device's memory does not suffice
             self._next = float("inf")
-            self._warn(f"the preview {self._path} cannot be written ({error.strerror or error}); going on without")
+            why = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+            self._warn(f"the preview {self._path} cannot be written ({why}); going on without")
             return
         finally:
             with suppress(OSError):

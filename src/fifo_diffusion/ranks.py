@@ -54,7 +54,7 @@ class Ranks:
             part = answer[:, :, calls[i].kept]
             mine[slot, :, :, : part.shape[2]] = part
         every = [torch.empty_like(mine) for _ in range(ranks)]
-        with hearing(), self.meter.time("exchange"):
+        with hearing(), self.meter.time("exchange", mine.device):
             dist.all_gather(every, mine, group=self.group)
         self.sent[0] += mine.numel() * mine.element_size()
         out = [torch.zeros_like(call.z) for call in calls]

@@ -241,14 +241,14 @@ class Session:
                 self.preview(lambda: self._shown(state, answers))
 
     def _shown(self, state: State, answers: Sequence[Tensor]) -> Queue:
-        """At most 16 places from the first to the last, each decoded by itself."""
+        """At most 16 places from the first to the last, each decoded by itself and for as much memory as one takes."""
         plan, expected = self.engine.plan, self.engine.expected(state, answers)
         places = sorted({round(i * (plan.length - 1) / 15) for i in range(16)})
         first = state.iteration * plan.frames_per_level - plan.context
         rows = []
         for latents in (state.queue, expected):
-            each = latents[0, :, places].transpose(0, 1)[:, :, None]  # (P, C, 1, H, W)
-            rows.append(to_frames(torch.cat(list(self.model.decoder()(iter([each]))), dim=1)[:, 0]))
+            shown = (latents[:, :, place : place + 1] for place in places)
+            rows.append(np.concatenate([to_frames(next(self.model.decoder()(iter([one])))[0, :1]) for one in shown]))
         return Queue([f"frame {first + p}" for p in places], *rows)
 
     def frames(self, place: Place[State] | None = None) -> Generator[Frame, None, None]:

@@ -30,25 +30,13 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn  # before there is a group: imported later, it keeps the default one for good
 
-from fifo_diffusion.errors import BadInput, RankLost
+from fifo_diffusion.errors import RankLost
 from fifo_diffusion.groups import groups
 from fifo_diffusion.interrupt import stop_listening, uninterrupted
 from fifo_diffusion.job import job
-from fifo_diffusion.lost import hearing
+from fifo_diffusion.lost import hearing, silence
 
 T = TypeVar("T")
-
-
-def silence() -> timedelta:
-    """How long a rank waits for another.  Raises BadInput where FIFO_SILENCE is no number of seconds above 0."""
-    said = os.environ.get("FIFO_SILENCE", "600")
-    try:
-        seconds = float(said)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds < 1e6:
-        raise BadInput(f"FIFO_SILENCE is {said!r}; give the seconds after which a silent rank is given up, such as 600")
-    return timedelta(seconds=seconds)
 
 
 _STILL_HERE = "still here"

@@ -24,6 +24,7 @@ from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Serial
 from fifo_diffusion.groups import Agreed, Groups, check_split, groups
 from fifo_diffusion.guidance import Guided
+from fifo_diffusion.lost import silence
 from fifo_diffusion.models.cards import MODELS
 from fifo_diffusion.models.eight_bits import in_eight_bits
 from fifo_diffusion.models.split import Part
@@ -78,10 +79,13 @@ def dealt(made: Groups, alone: Executor) -> Executor:
 def work(rank: int, ranks: int, store: str) -> None:
     """One rank: close to what one makes alone, and the same bits as every other; rank 0 leaves the frames behind."""
     torch.set_num_threads(1)
+    os.environ["FIFO_SILENCE"] = "77"
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
     alone = frames(tiny_wan.transformer(heads=4))
     for size in {2, ranks}:
         made, network = groups(size), tiny_wan.transformer(heads=4)
+        for group in (made.within, made.across):
+            assert group._get_backend(torch.device("cpu")).options._timeout == silence()
         split_wan(network, Part(rank % size, size, partial(getattr, made, "within")))
         got = frames(network, partial(dealt, made))
         every = [torch.empty_like(got) for _ in range(ranks)]

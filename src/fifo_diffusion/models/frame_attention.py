@@ -61,8 +61,9 @@ class RelativeAttention:
         q, k, v = _heads(attn, hidden_states)
         frames = hidden_states.shape[1]
         to_keys, to_values = attn.relative_position_k(frames), attn.relative_position_v(frames)
+        q = q * q.shape[-1] ** -0.5  # before the products, which half precision may not hold
         logits = q @ k.transpose(-1, -2) + along_diagonals((q @ to_keys.T).contiguous())
-        share = (logits * q.shape[-1] ** -0.5).softmax(dim=-1)
+        share = logits.softmax(dim=-1, dtype=torch.float32).to(v.dtype)
         by_distance = share.new_zeros(*share.shape[:3], 2 * frames - 1)
         along_diagonals(by_distance).copy_(share)
         out = share @ v + by_distance @ to_values

@@ -18,10 +18,13 @@ from torch import Tensor
 
 from fifo_diffusion.devices import sent
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.models.base import Model
+from fifo_diffusion.models.compiled import compiled
 from fifo_diffusion.models.files import component, locate
 from fifo_diffusion.models.latent import FOLDER, MOST_ROWS, LatentModel, autoencoder, table_of
 from fifo_diffusion.models.text import t5_reader
-from fifo_diffusion.protocols import Cond
+from fifo_diffusion.protocols import Cond, Denoiser
+from fifo_diffusion.schedule import NoiseSchedule
 
 TOKENS = 120  # what diffusers' pipeline for these weights pads to
 PUBLISHED = {  # transformer/config.json of maxin-cn/Latte-1
@@ -32,16 +35,35 @@ PUBLISHED = {  # transformer/config.json of maxin-cn/Latte-1
 }  # fmt: skip
 
 
-class Latte(LatentModel):
-    """Text to video: 16 frames of 512x512, T5 text."""
+class OwnTokens(Model):
+    """A Latte network that hears T5's tokens, of each prompt its own: Latte, and Open-Sora Plan's."""
+
+    network: Any
+    device: torch.device
+    dtype: torch.dtype
+    _whole = False  # hear all tokens, the others masked: else each length of a prompt would be compiled anew
+
+    def denoiser(self, schedule: NoiseSchedule) -> Denoiser:
+        return self._denoise
+
+    def compile(self, backend: str = "inductor") -> None:
+        self._answer = compiled(self._answer, self.device, backend)  # type: ignore[method-assign]
+        self._whole = True
 
     def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
         """cond["text"] (B, L, D) and its own tokens cond["heard"] (B, L), or (B, F, ...) where each frame hears its
-        own.
+        own.  What depends on the host's numbers is done here, outside of what is compiled.
         """
-        text, heard = trimmed(cond["text"], cond["heard"])
-        out = latte(self.network, z.to(self.dtype), t, text.to(z.device, self.dtype), heard)
-        return out[:, : z.shape[1]].to(z.dtype)  # the other half is the learned variance, which DDIM does not use
+        text, heard = trimmed(cond["text"], cond["heard"], whole=self._whole)
+        return self._answer(z, t, {"text": text} if heard is None else {"text": text, "heard": heard})
+
+    def _answer(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
+        out = latte(self.network, z.to(self.dtype), t, cond["text"].to(z.device, self.dtype), cond.get("heard"))
+        return out[:, : z.shape[1]].to(z.dtype)  # the other half is a learned variance, which no step here uses
+
+
+class Latte(OwnTokens, LatentModel):
+    """Text to video: 16 frames of 512x512, T5 text."""
 
     def embed(self, prompts: Sequence[str]) -> Cond:
         """All tokens of each prompt, and on the CPU which of them are its own."""
@@ -86,23 +108,27 @@ def latte(net: Any, z: Tensor, t: Tensor, text: Tensor, heard: Tensor | None) ->
     return answer
 
 
-def trimmed(text: Tensor, heard: Tensor) -> tuple[Tensor, Tensor | None]:
+def trimmed(text: Tensor, heard: Tensor, whole: bool = False) -> tuple[Tensor, Tensor | None]:
     """Text (..., L, D) with as many tokens as any of the batch has of its own, and which those are; None: all.
+
+    whole: with all tokens, and always which are its own.
 
     What a shorter text has too many is masked, which gives what cutting it to its length alone gives.
     heard (..., L) is on the CPU, so that asking it makes no device wait.
     """
     rows = tuple(map(tuple, (heard > 0).flatten(0, -2).tolist()))
-    longest, own = _own(rows, tuple(heard.shape[:-1]), text.device)
+    longest, own = _own(rows, tuple(heard.shape[:-1]), text.device, whole)
     return text[..., :longest, :], own
 
 
 @lru_cache(maxsize=128)
-def _own(rows: Sequence[Sequence[bool]], shape: Sequence[int], device: torch.device) -> tuple[int, Tensor | None]:
+def _own(
+    rows: Sequence[Sequence[bool]], shape: Sequence[int], device: torch.device, whole: bool
+) -> tuple[int, Tensor | None]:
     """The most tokens that any row has, and (*shape, that many) which are its own, sent there once; None: all."""
-    longest = 1 + max(i for row in rows for i, own in enumerate(row) if own)
+    longest = len(rows[0]) if whole else 1 + max(i for row in rows for i, own in enumerate(row) if own)
     short = [row[:longest] for row in rows]
-    if all(map(all, short)):
+    if all(map(all, short)) and not whole:
         return longest, None
     return longest, sent(torch.tensor(short), device).view(*shape, longest)
 

@@ -27,16 +27,15 @@ from diffusers.models.embeddings import get_1d_sincos_pos_embed_from_grid
 from torch import Tensor, nn
 
 from fifo_diffusion.errors import ModelError
-from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.causal_vae import CausalVAE, ChunkedDecoder
 from fifo_diffusion.models.eight_bits import in_eight_bits
 from fifo_diffusion.models.files import fingerprint, fit, locate, read_tensors, single_file
 from fifo_diffusion.models.latent import pictures_in
-from fifo_diffusion.models.latte import latte, trimmed
+from fifo_diffusion.models.latte import OwnTokens
 from fifo_diffusion.models.linear import quick
 from fifo_diffusion.models.lora import add_lora
 from fifo_diffusion.models.text import Reader, t5_reader
-from fifo_diffusion.protocols import Cond, Denoiser
+from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import NoiseSchedule, leading, linear_betas, variance_preserving
 
 T5 = "DeepFloyd/t5-v1_1-xxl"
@@ -86,7 +85,7 @@ class PlanTransformer(LatteTransformer3DModel):
         self.register_buffer("temp_pos_embed", positions.float()[None], persistent=False)
 
 
-class OpenSoraPlan(Model):
+class OpenSoraPlan(OwnTokens):
     """The network in the run's precision; the autoencoder too, but in float32 on a CPU; T5 where it finds room."""
 
     def __init__(
@@ -118,15 +117,6 @@ class OpenSoraPlan(Model):
             if table == "paper"
             else variance_preserving(alphas_cumprod, levels)
         )
-
-    def denoiser(self, schedule: NoiseSchedule) -> Denoiser:
-        return self._denoise
-
-    def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
-        """cond["text"] (B, L, D), cond["heard"] (B, L) its own tokens; or (B, F, ...) for a text a frame."""
-        text, heard = trimmed(cond["text"], cond["heard"])
-        out = latte(self.network, z.to(self.dtype), t, text.to(z.device, self.dtype), heard)
-        return out[:, : z.shape[1]].to(z.dtype)  # the other half is a learned variance, which no step here uses
 
     def embed(self, prompts: Sequence[str]) -> Cond:
         """All L tokens of each prompt, and on the CPU which of them are its own."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -162,6 +162,13 @@ class Spectrum(nn.Module):
         self.register_buffer("basis", torch.eye(size))  # columns
         self.register_buffer("variance", torch.ones(size))
         self.register_buffer("kept", cosine(timesteps).float(), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """The tables stay in float32: in half precision all that is nearly 1 is 1, and at low noise `kept` is."""
+        kept, variance = self.kept, self.variance
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.kept, self.variance = kept.to(self.kept.device), variance.to(self.variance.device)
+        return self
 
     def known(self, t: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """t (B, F) -> the factors of z and of the network's output, (B, F, 1, components) each"""
