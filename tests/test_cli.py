@@ -253,6 +253,34 @@ def test_live_prompts_come_from_stdin_and_the_video_goes_on_without_it(tmp_path:
     assert b"identical to the first, bit for bit" in again.stderr
 
 
+def test_a_stdin_that_cannot_be_read_is_said_and_the_video_goes_on(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "fifo_diffusion",
+        "generate",
+        "-",
+        *SMALL,
+        "--frames",
+        "9",
+        "-o",
+        "a.mp4",
+        "--live",
+    ]
+    with open(os.devnull, "wb") as written:
+        done = subprocess.run(command, cwd=tmp_path, stdin=written, capture_output=True, timeout=240)
+    assert done.returncode == 0
+    assert b"prompts are heard no more: stdin cannot be read (Bad file descriptor)" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_closed_stdout_takes_no_frames(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fifo_diffusion", "generate", "-", *SMALL, "--frames", "3", "-o", "-"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], cwd=tmp_path, capture_output=True, timeout=240)
+    assert done.returncode == 2
+    assert b"error: stdout is closed, so it takes no frames" in done.stderr
+
+
 def test_a_video_that_is_gone_on_with_hears_prompts_too(tmp_path: Path) -> None:
     assert fifo("generate", "-", *SMALL, "--frames", "20", "-o", "a.mp4", cwd=tmp_path).returncode == 0
     ((_, frame),), cue = said_live(tmp_path, "resume", "a.mp4", "--frames", "+400", "--blend", "1s", typed=b"2\n")

@@ -32,6 +32,7 @@ from fifo_diffusion.interrupt import uninterrupted
 from fifo_diffusion.job import Job
 from fifo_diffusion.session import Frame, Session, Watch
 from fifo_diffusion.sinks import VideoSink, open_sink, read_frames, video
+from fifo_diffusion.sinks import folder as pictures
 from fifo_diffusion.sinks.folder import PngSink
 
 ROOT = Path(__file__).parents[1]
@@ -225,6 +226,60 @@ api.make(Run.of({run_of(frames).model_dump()!r}), "a.mp4", checkpoint_every=0.05
     process.kill()
     process.wait()
     assert process.returncode == -signal.SIGKILL
+
+
+def as_a_kill_left_it(folder: Path, name: str, frames: int) -> Path:
+    """A video of 40 frames when it had so many, its run beside it, in a folder of its own."""
+    making = folder / "making"
+    making.mkdir()
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if stage == "streaming" and done == frames:
+            shutil.copytree(making, folder / "killed")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        api.make(run_of(40), str(making / name), checkpoint_every=OFTEN, watch=watch)
+    return folder / "killed"
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "live"])
+def test_frames_that_are_not_as_they_were_are_not_written_over(name: str, tmp_path: Path) -> None:
+    """A picture that was cleared away, or a bit that was lost, takes no more than itself."""
+    there = as_a_kill_left_it(tmp_path, name, 23)
+    shutil.copytree(there, whole := tmp_path / "whole")
+    if name == "live":
+        (there / name / "frame_000000.png").unlink()
+    else:
+        coded = bytearray((there / "a.partial.mp4").read_bytes())
+        coded[coded.index(b"mdat") + 400] ^= 1
+        (there / "a.partial.mp4").write_bytes(coded)
+    before = {file: file.read_bytes() for file in there.rglob("*") if file.is_file()}
+    with pytest.raises(BadInput, match=r"does not hold the frames before its checkpoint of frame \d+, nor"):
+        api.carry_on(str(there / name))
+    assert {file: file.read_bytes() for file in there.rglob("*") if file.is_file()} == before
+    api.carry_on(str(whole / name))
+    assert content(whole / name) == straight(Path(name).suffix, 40, 4)[0]
+
+
+def test_pictures_that_are_gone_on_with_are_not_put_to_disk_again_and_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = as_a_kill_left_it(tmp_path, "live", 23)
+    (there / "live" / "frame_000003 (copy).png").write_bytes(b"")
+    synced: list[str] = []
+    monkeypatch.setattr(pictures, "to_disk", lambda path: synced.append(path.name))
+    api.carry_on(str(there / "live"), checkpoint_every=OFTEN)
+    assert "frame_000030.png" in synced
+    assert "frame_000003.png" not in synced
+    assert (there / "live" / "frame_000003 (copy).png").exists()
+    assert (there / "live" / "frame_000039.png").exists()
+
+
+def test_a_part_of_a_frame_more_is_a_frame_and_not_without_end(tmp_path: Path) -> None:
+    there = as_a_kill_left_it(tmp_path, "a.mp4", 23)
+    with pytest.raises(BadInput, match=r"it has \d+ frames already, more than 1"):
+        api.carry_on(str(there / "a.mp4"), seconds="0.1", watch=stop_at(60))
 
 
 def test_what_a_kill_left_is_not_overwritten_by_a_new_run_of_the_same_name(tmp_path: Path) -> None:
@@ -681,6 +736,12 @@ def test_info_prints_what_a_video_says_of_itself(tmp_path: Path) -> None:
     for folder in (tmp_path / "empty", tmp_path):  # which holds videos, and none of its own
         with pytest.raises(BadInput, match=f"^the folder {folder} holds no frames of a video that fifo made; name the"):
             api.told(str(folder))
+    # What a video was made with since it began, its sidecar knows.
+    api.make(run, str(tmp_path / "e"))
+    api.carry_on(str(tmp_path / "e"), frames="+30", prompt="3")
+    known = api.told(str(tmp_path / "e"))
+    assert (known["frames"], known["cues"][-1]["prompt"]) == (33, "3")
+    assert api.told(str(tmp_path / "a.mp4"))["from"] == "the video's own metadata"
     printed = fifo_command("info", "a.mp4", cwd=tmp_path)
     assert printed.returncode == 0, printed.stderr
     assert re.search(r"^prompt +a \[b\] c$", printed.stdout, re.MULTILINE)

@@ -313,17 +313,30 @@ def left(video: str) -> tuple[Path, Description] | None:
 def told(video: str) -> dict[str, Any]:
     """The settings that a video was made with: its own tags (mp4, webm, PNG), or the sidecar beside it (gif, webp).
 
-    Raises BadInput when it tells none.
+    The tags are written when a video begins.  Where it was made longer since, or prompts were said live, the sidecar
+    knows more, and is what tells.  Raises BadInput when there is nothing that does.
     """
     try:
         said = json.loads(read_metadata(Path(video)).get("comment", ""))
     except json.JSONDecodeError:
         said = None
-    if isinstance(said, dict) and "prompt" in said:
-        return {"from": "the video's own metadata", **said}
     beside = sidecar.path_beside(video)
-    if beside is None or not beside.exists():
+    here = beside is not None and beside.exists()
+    if isinstance(said, dict) and "prompt" in said:
+        if beside is None or not here or not _knows_more(beside, said):
+            return {"from": "the video's own metadata", **said}
+    elif beside is None or not here:
         raise BadInput(f"{video} tells no settings: fifo did not make it, or (gif, webp) its .json is not beside it")
     made = sidecar.read(beside)
     more = {"frames written": made.frames_written, "version": made.fifo_diffusion}
     return {"from": str(beside), **made.run.model_dump(exclude_none=True), **more}
+
+
+def _knows_more(beside: Path, tags: dict[str, Any]) -> bool:
+    """Whether a sidecar is of the video that has these tags, and knows of more frames or prompts."""
+    try:
+        run = json.loads(sidecar.read(beside).run.model_dump_json(exclude_none=True))
+    except BadInput:
+        return False
+    other = {name for name in {*run, *tags} if run.get(name) != tags.get(name)}
+    return bool(other) and other <= {"frames", "cues"}

@@ -63,18 +63,21 @@ class Dealing:
         return _Grouped(alone, self.run.split, self.meter)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Leading:
     """Rank 0's executor: tells the others which prompts there are, and answers the calls with them."""
 
     group: Together
     prompts: Table
     execute: Executor
+    _told: object = None  # the cues that the others have: of days there may be many
 
     def __call__(self, calls: Sequence[Call], /) -> Sequence[Tensor]:
         """Whatever these calls heard is among what is shared: a cue only comes to frames not yet heard."""
         with in_step():
-            self.group.say(self.prompts.cues, awaited=True)
+            cues = self.prompts.cues
+            self.group.say(() if cues is self._told else cues, awaited=True)
+            self._told = cues
             answers = self.execute(calls)
             self.group.awaited = False
             return answers

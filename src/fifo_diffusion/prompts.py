@@ -9,9 +9,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from threading import Lock
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +19,8 @@ from fifo_diffusion.config import Cue
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.protocols import GUIDANCE, NEGATIVE, Cond
 
-KEPT = 128  # texts, and mixtures of texts, that are remembered: about as many as a queue can hear at once
+KEPT = 128  # texts, and mixtures of texts, that are remembered: about as many as a queue can hear at once,
+ROOM = 2**26  # and no more bytes of each than these: a text of Wan's takes 4 MiB of the device
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,31 @@ class OnePrompt:
 
 def _beside(text: Cond, negative: Cond) -> Cond:
     return {**text, **{f"{NEGATIVE}{name}": value for name, value in negative.items()}}
+
+
+class _Remembered:
+    """A function of texts whose latest answers are kept."""
+
+    def __init__(self, make: Callable[..., Cond]) -> None:
+        self._make, self._lock = make, Lock()
+        self._kept: dict[tuple[Any, ...], Cond] = {}  # what was asked for last stands last
+
+    def __call__(self, *asked: Any) -> Cond:
+        with self._lock:
+            made = self._kept.pop(asked, None)
+            if made is not None:
+                self._kept[asked] = made
+                return made
+        made = self._make(*asked)
+        with self._lock:
+            self._kept[asked] = made
+            while len(self._kept) > KEPT or (len(self._kept) > 1 and sum(map(_bytes, self._kept.values())) > ROOM):
+                del self._kept[next(iter(self._kept))]
+        return made
+
+
+def _bytes(cond: Cond) -> int:
+    return sum(value.numel() * value.element_size() for value in cond.values())
 
 
 Mixture = tuple[tuple[str, float], ...]  # prompts and their shares, which make 1
@@ -79,9 +104,9 @@ class Table:
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._text = lru_cache(KEPT)(lambda prompt: self.embed([prompt]))
-        self._against = lru_cache(KEPT)(lambda prompt: self.embed_negative([prompt]))
-        self._cond = lru_cache(KEPT)(self._make_cond)
+        self._text = _Remembered(lambda prompt: self.embed([prompt]))
+        self._against = _Remembered(lambda prompt: self.embed_negative([prompt]))
+        self._cond = _Remembered(self._make_cond)
 
     def __call__(self, frames: range, /) -> Cond:
         """What the window over these frames of the engine hears.
@@ -93,7 +118,7 @@ class Table:
             self._begun = max(self._begun, frames.stop)
             cues = self.cues
         numbers = frames if self.per_frame else [frames[len(frames) // 2]]
-        heard = [self._heard(cues, self._last(n)) for n in numbers]
+        heard = [self._heard(cues, self.shows(n)) for n in numbers]
         same = len(set(heard)) == 1
         if same:
             cond = self._cond(heard[0].text, heard[0].negative)
@@ -141,14 +166,14 @@ class Table:
     @property
     def first_free(self) -> int:
         """The first frame of the video that nothing has heard yet."""
-        return max(0, self._last(self._begun - 1) + 1)
+        return max(0, self.shows(self._begun - 1) + 1)
 
     def begin(self, frame: int) -> None:
         """The engine's frames below this number are taken: a state that is taken up again has made them begin."""
         with self._lock:
             self._begun = max(self._begun, frame)
 
-    def _last(self, latent: int) -> int:
+    def shows(self, latent: int) -> int:
         """The last frame of the video that a latent stands for: it hears what that one does."""
         return latent * self.frames_per_latent + self.first - 1
 

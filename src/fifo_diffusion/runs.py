@@ -234,6 +234,7 @@ def choose(folder: Path, description: Description, at: int | None, warn: Warn) -
     if whole is None and files[0].exists():
         source = files[0]  # this run has finished nothing: what has the name is a video that it was to replace
     nothing = Begun(source, 0, NOTHING, count.get(source, 0))
+    unmatched = 0  # the latest checkpoint whose frames are not there
     for frame in frames:
         if at is not None and frame > at:
             continue
@@ -241,11 +242,18 @@ def choose(folder: Path, description: Description, at: int | None, warn: Warn) -
         if found is None:
             warn(f"the checkpoint of frame {frame} in {folder} is damaged; an earlier one is taken")
             continue
-        if frame == 0:
+        if frame == 0 and not unmatched:
             return Beginning(found, nothing)
         for file in files:
             if digests.get((file, frame)) == found.coded_sha256:
                 return Beginning(found, Begun(file, frame, found.coded_sha256, count[file]))
+        unmatched = unmatched or frame
+    if unmatched and at is None and source.exists():  # to begin again would write over what there is
+        raise BadInput(
+            f"{source} does not hold the frames before its checkpoint of frame {unmatched}, nor before an earlier one: "
+            f"one of them was changed or taken away; put it back, or move {source} and {folder} away and make the "
+            f"video anew"
+        )
     if at is not None:
         kept = ", ".join(map(str, reversed(frames))) or "none"
         raise BadInput(
@@ -299,7 +307,7 @@ def _length(name: str, text: str, there: int, each: float) -> int:
         raise BadInput(
             f"{name} is {text!r}; give how many {name[2:]} in all, such as 600, or how many more, such as +500"
         )
-    return round(number * each) + (there if more else 0)
+    return max(round(number * each), number > 0) + (there if more else 0)  # 0 would be without end
 
 
 def check_fork(home: Path, output: str) -> None:

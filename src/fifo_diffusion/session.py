@@ -155,7 +155,7 @@ class Session:
         assert self.group is not None
         state = self.start() if state is None else state
         while (cues := self.group.hear()) is not None:
-            self.prompts.cues = cues
+            self.prompts.cues = cues or self.prompts.cues  # none are said where they are as before
             _, state = self.engine.advance(state)
 
     def start(self) -> State:
@@ -249,7 +249,7 @@ class Session:
         for latents in (state.queue, expected):
             shown = (latents[:, :, place : place + 1] for place in places)
             rows.append(np.concatenate([to_frames(next(self.model.decoder()(iter([one])))[0, :1]) for one in shown]))
-        return Queue([f"frame {first + p}" for p in places], *rows)
+        return Queue([f"frame {self.prompts.shows(first + p)}" for p in places], *rows)
 
     def frames(self, place: Place[State] | None = None) -> Generator[Frame, None, None]:
         """(height, width, 3) uint8 up to number `run.frames`, or without end where that is 0.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from fifo_diffusion.errors import BadInput, FifoError
+from fifo_diffusion.errors import BadInput
 
 if TYPE_CHECKING:
     from fifo_diffusion.progress import Progress
@@ -47,23 +47,33 @@ def _hear(session: Session, progress: Progress, blend: int) -> None:
     """Say each line of stdin to the session, from a thread of its own that ends with stdin or with the program."""
     prompts = session.prompts  # made here, so that both threads have the same
 
+    def say(text: str) -> None:
+        before = prompts.cues
+        frame = prompts.say(text, blend=blend)
+        instead = next((cue.prompt for cue in before if cue.at == frame), None)
+        _reached(text, frame, session.run.frames, progress, instead)
+        for remark in session.model.remarks(text):
+            progress.warn(remark)
+
     def listen() -> None:
-        with io.FileIO(0, closefd=False) as lines:  # a reader with a lock of its own could not be left behind at exit
-            for line in lines:
-                text = line.decode(errors="replace").strip()
-                try:
-                    if text:
-                        _reached(text, prompts.say(text, blend=blend), session.run.frames, progress)
-                        for remark in session.model.remarks(text):
-                            progress.warn(remark)
-                except (FifoError, RuntimeError) as error:  # such as a device without room for the encoder
-                    progress.note(f"[bold red]error:[/] {escape(str(error))}")
+        try:
+            with io.FileIO(0, closefd=False) as lines:  # a reader with a lock of its own could not be left at exit
+                for line in lines:
+                    if text := line.decode(errors="replace").strip():
+                        try:
+                            say(text)
+                        except Exception as error:  # such as a device without room for the encoder
+                            progress.note(f"[bold red]error:[/] {escape(str(error))}")
+        except OSError as error:  # a terminal that has gone
+            progress.note(f"prompts are heard no more: stdin cannot be read ({escape(error.strerror or str(error))})")
 
     Thread(target=listen, name="prompts", daemon=True).start()
 
 
-def _reached(prompt: str, frame: int, frames: int, progress: Progress) -> None:
+def _reached(prompt: str, frame: int, frames: int, progress: Progress, instead: str | None) -> None:
+    """instead: of which prompt, said before the queue could take it."""
     seconds = progress.seconds_until(frame)
     when = "" if seconds is None else f" (in about {max(seconds, 0):.0f} s)"
     late = f", after the last one, {frames - 1}" if 0 < frames <= frame else ""
-    progress.note(f"[green]{escape(prompt)}[/] reaches the screen at frame {frame}{when}{late}")
+    place = "" if instead is None else f", in place of {escape(repr(instead))}"
+    progress.note(f"[green]{escape(prompt)}[/] reaches the screen at frame {frame}{when}{late}{place}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -46,9 +47,14 @@ class PngSink(FrameSink):
     def _go_on(self, begun: Begun) -> None:
         assert self.path is not None
         if begun.source == self.path:
-            for file in self.path.glob("frame_[0-9]*.png"):
-                if int(file.stem.removeprefix("frame_")) >= begun.frames:
-                    file.unlink()
+            try:
+                for file in self.path.iterdir():
+                    picture = re.fullmatch(r"frame_(\d+)\.png", file.name)
+                    if picture and int(picture[1]) >= begun.frames:
+                        file.unlink()
+            except OSError as error:
+                raise OutputError(f"cannot go on writing to {self.path}: {error.strerror}") from error
+            self._synced = begun.frames  # a checkpoint says so
         else:
             try:
                 for number in range(begun.frames):

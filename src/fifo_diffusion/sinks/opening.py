@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -78,6 +79,8 @@ def check_output(
     width, height = size[0] * scale, size[1] * scale
     if width < 1 or height < 1:
         raise BadInput(f"a size of {size[0]} x {size[1]} pixels is not allowed; give 1 or more each way")
+    if path == "-" and sys.stdout is None:
+        raise OutputError("stdout is closed, so it takes no frames; leave it open, or name a file")
     if path in ("-", "null"):
         return
     if not path:
