@@ -5,8 +5,9 @@
 LATTE: a folder or file as `--weights` of the model latte-ucf101 (`fifo models`); UCF-101: the data set's folder, with a
 folder a class.  For each of --clips videos a class is taken, by turns through all of them, and the engine makes
 --length frames of it, each video with a seed of its own.  As many real videos are drawn; of each the same number of
-frames is taken, --interval apart as the network was trained on them, from a place that is drawn, cut square and resized
-to the model's size.  I3D sees both.
+frames is taken, --interval apart, from a place that is drawn, cut square and resized
+to the model's size.  I3D sees both.  (The network was trained on every third frame.  But 128 of those span 382 frames,
+15 seconds, and most of the data set's videos are shorter, so the default is every frame.)
 
 What is seen is kept in DIR, a line a video, and no pictures are: stopped, the same command goes on from there.
 
@@ -167,7 +168,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--clips", type=int, default=2048)
     parser.add_argument("--length", type=int, default=128, help="frames of a clip")
-    parser.add_argument("--interval", type=int, default=3, help="between the real frames that are taken")
+    parser.add_argument("--interval", type=int, default=1, help="between the real frames that are taken")
     parser.add_argument("--seed", type=int, default=0, help="of the first video; the next have the next seeds")
     parser.add_argument("--method", help="fifo, plain, chunked, freenoise, ... (default: fifo)")
     parser.add_argument("--partitions", type=int)

@@ -28,6 +28,7 @@ from fifo_diffusion.errors import BadInput
 from fifo_diffusion.evaluate import world as worlds
 from fifo_diffusion.evaluate.choosing import choose
 from fifo_diffusion.evaluate.cuts import Cuts
+from fifo_diffusion.evaluate.evaluation import _without_scores
 from fifo_diffusion.evaluate.flow import Motion
 from fifo_diffusion.evaluate.gates import judge_file
 from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge
@@ -38,7 +39,7 @@ from fifo_diffusion.evaluate.page import _best
 from fifo_diffusion.evaluate.picture import Picture
 from fifo_diffusion.evaluate.plots import Line, number, plot, steps
 from fifo_diffusion.evaluate.reading import FILES, Found, find, open_video, shrink
-from fifo_diffusion.evaluate.result import About, Evaluation, Mean, SetResult, read
+from fifo_diffusion.evaluate.result import About, Distance, Evaluation, Mean, SetResult, read
 from fifo_diffusion.evaluate.seeds import listed
 from fifo_diffusion.evaluate.series import Series
 from fifo_diffusion.evaluate.sheets import ACROSS, SLITS, Watching
@@ -383,7 +384,7 @@ def test_nothing_is_kept_of_the_frames_that_went_by() -> None:
 # --- what is read --------------------------------------------------------------------------------------------------
 
 
-def test_folders_are_sets_and_files_are_one_together(tmp_path: Path) -> None:
+def test_folders_are_sets_and_files_are_one_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = noise(3, 16)
     for name in ("a/10.mp4", "a/9.mp4", "a/deep/x.webm", "b/one.mp4", "loose.mp4", "a/y.partial.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -402,6 +403,13 @@ def test_folders_are_sets_and_files_are_one_together(tmp_path: Path) -> None:
         str(tmp_path / "a"),
         str(tmp_path / "c/a"),
     ]
+    write(tmp_path / "a" / "preview", clip)
+    (tmp_path / "a/preview/frame_000000.png").rename(tmp_path / "a/preview.png")  # a picture beside videos is no frame
+    assert find([tmp_path / "a"])[0].videos[0] == tmp_path / "a/9.mp4"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").rename("files")
+    names = [found.name for found in find([Path("files"), Path("loose.mp4"), Path("c"), Path("c/a"), Path("c")])]
+    assert names == [FILES, "files/", "c", "a"]
     assert list(names_of([Path("u/a/1.mp4"), Path("u/b/1.mp4")]).values()) == ["a/1.mp4", "b/1.mp4"]
 
 
@@ -495,8 +503,25 @@ def test_sets_are_averaged_and_compared_and_a_broken_video_is_a_row(tmp_path: Pa
     assert result.means["brightness"].videos == 2
     assert result.distances[0].value == pytest.approx(30)
     assert result.distances[0].of == "2 videos"
+    (tmp_path / "ours/c.mp4").rename(tmp_path / "broken.mp4")
+    write(tmp_path / "ours/d", np.full((40, 16, 16, 3), 50, np.uint8))
+    write(tmp_path / "other", np.full((1, 24, 24, 3), 50, np.uint8))
+    (tmp_path / "other/frame_000000.png").rename(tmp_path / "ours/d/frame_000036.png")
+    bench = Bench([Picture()], [Grey()], "cpu", lambda *_: None, lambda video: None)
+    (ours,) = find([tmp_path / "ours"])
+    (told,) = bench.compare(bench.measure(ours), reference).distances
+    assert told.of.endswith("of 1 broken video what could be read")
     with pytest.raises(BadInput, match="reference"):
-        bench.refer(Found("broken", (tmp_path / "ours/c.mp4",)))
+        bench.refer(Found("broken", (tmp_path / "broken.mp4",)))
+
+
+def test_a_distance_of_which_nothing_is_told_is_named() -> None:
+    distance = Distance(quantity="grey distance", value=1, of="2 videos", floor=None, error=None)
+    told = SetResult(name="ours", videos=(), means={}, distances=(distance,))
+    assert list(_without_scores([Grey()], [told])) == []
+    (one,) = _without_scores([Grey()], [told, told.model_copy(update={"name": "theirs", "distances": ()})])
+    assert one.metric == "grey"
+    assert "videos of theirs, or the reference's, are too short or too few" in one.why
 
 
 def test_what_was_measured_before_ctrl_c_is_told(tmp_path: Path) -> None:
@@ -666,7 +691,7 @@ def test_the_command_measures_files_and_folders_into_one_page(tmp_path: Path) ->
 def test_the_command_makes_the_videos_and_makes_none_twice(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("a whale\n")
     said = ["--prompts", "p.txt", "--seeds", "2", "--model", "gauss", "--size", "16x16", "--frames", "6", "-n", "1"]
-    said += ["--metrics", "flicker,picture", "-o", "made", "-q", "--device", "cpu"]
+    said += ["--metrics", "flicker,picture", "-o", "made", "-q", "--device", "cpu:0"]
     assert evaluate(*said, cwd=tmp_path).returncode == 0
     first = read(tmp_path / "made.json")
     (one,) = first.sets

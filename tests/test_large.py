@@ -16,7 +16,7 @@ from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.evaluate.gates import WANTED, Gate, Sampling, base_clips, drawn, judge_file
 from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge, accuracy, judged, mirrored
-from fifo_diffusion.evaluate.stream_gates import Found, real_jitter, stream_gates, streams
+from fifo_diffusion.evaluate.stream_gates import Found, found, real_jitter, stream_gates, streams
 from fifo_diffusion.models.embedded import packed
 from fifo_diffusion.models.embedded.model import WEIGHTS, WEIGHTS_LARGE, load, load_large
 from fifo_diffusion.models.embedded.text import TextEncoder, WordVectors
@@ -348,6 +348,9 @@ def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sp
     assert [len(block) for block in one[0]["right"]] == [1]
     assert set(one[0]["right"][0][0]) >= {"subject", "scene", "motion"}
     assert 0 < one[0]["jitter"] < 2
+    # A last block without a stretch is not judged; else there would be one of which nothing can be said.
+    quiet = iter(np.zeros((105, 128, 128, 3), np.uint8))
+    assert [len(block) for block in found(judge, asked, quiet, 105)["right"]] == [6]
     (kept,) = (tmp_path / "streams").iterdir()
     kept.write_text(kept.read_text().replace('"jitter": ', '"jitter": 1'))  # it is read again, not made again
     assert judged_by(judge)[0]["jitter"] > 2

@@ -1,10 +1,13 @@
 """A clip is matched to the model as it is read: size, frame rate, length; and refused before any work."""
 
 import math
+import struct
 import tracemalloc
 import wave
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -110,6 +113,32 @@ def test_pictures_are_seen_as_viewers_show_them(tmp_path: Path) -> None:
     Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "b.png")
     (frame,) = Clip(tmp_path / "b.png", (16, 16), 10).frames()
     assert (frame == 255).all()
+
+
+def test_videos_are_seen_as_players_show_them(tmp_path: Path) -> None:
+    """A phone's lies on its side in the file, and says so; others have pixels wider than high."""
+    half = np.concatenate([grey(10)[0], grey(240)[0]], axis=1)  # 32 wide, its left half dark
+    with open_sink(str(tmp_path / "a.mp4"), fps=10, size=(32, 16)) as sink:
+        for _ in range(3):
+            sink.write(half)
+    coded = bytearray((tmp_path / "a.mp4").read_bytes())
+    matrix = coded.index(b"tkhd") + 44
+    coded[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 16 << 16, 0, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(coded)
+    for frame in (
+        next(read_frames(tmp_path / "turned.mp4")),
+        next(Clip(tmp_path / "turned.mp4", (16, 32), 10).frames()),
+    ):
+        assert frame.shape == (32, 16, 3)
+        assert frame[:14].max() < 30
+        assert frame[18:].min() > 220
+    with av.open(str(tmp_path / "wide.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(3, 2)
+        for packet in (*stream.encode(av.VideoFrame.from_ndarray(half)), *stream.encode(None)):
+            container.mux(packet)
+    assert next(read_frames(tmp_path / "wide.mp4")).shape == (16, 48, 3)
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.webp"])

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.media import reading
+from fifo_diffusion.media import reading, upright
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -270,7 +270,6 @@ def _decoded(path: Path, since: float = -math.inf) -> Iterator[tuple[float, Imag
     try:
         with reading(path) as container:
             stream = container.streams.video[0]
-            stretch = stream.sample_aspect_ratio or 1
             if since > -math.inf and stream.time_base:
                 container.seek(int(since / stream.time_base), stream=stream)
             for shown in container.decode(stream):
@@ -280,10 +279,7 @@ def _decoded(path: Path, since: float = -math.inf) -> Iterator[tuple[float, Imag
                     yield from _decoded(path)
                     return
                 since = -math.inf  # only the first one tells
-                picture = Image.fromarray(shown.to_ndarray(format="rgb24").astype(np.uint8, copy=False))
-                if stretch != 1:
-                    picture = picture.resize((max(1, round(picture.width * stretch)), picture.height))
-                yield shown.time, picture.rotate(shown.rotation, expand=True) if shown.rotation else picture
+                yield shown.time, Image.fromarray(upright(shown, stream.sample_aspect_ratio))
     except av.FFmpegError as error:
         raise BadInput(f"{path} is damaged ({error.strerror}); give a whole video") from error
 

@@ -99,4 +99,4 @@ def test_videos_that_are_all_too_short_are_told(
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, *said, "--device", "cpu")
     told = capsys.readouterr().err
-    assert "holds 0 videos of 382 frames or more; give a smaller --length or --interval" in told
+    assert "holds 0 videos of 128 frames or more; give a smaller --length or --interval" in told

@@ -159,8 +159,10 @@ def videos(
         scorer = check(where)
     if prompts is not None:
         folder = videos or name.with_name(name.name + ".videos")
-        settings = making if device is None else {**making, "device": device}
-        sets.append(_made(prompts, seeds, folder, png, settings, quiet))
+        # A batch deals the devices of one kind itself.
+        settings = making if device is None else {**making, "device": device.partition(":")[0]}
+        made = folder.name if folder.name not in {found.name for found in sets} else f"{folder} (made)"
+        sets.append(_made(made, prompts, seeds, folder, png, settings, quiet))
     _measure(sets, chosen, reference, where, name, scorer, quiet)
 
 
@@ -213,7 +215,9 @@ def _reference(path: Path) -> Found:
     return found
 
 
-def _made(prompts: Path, seeds: int, folder: Path, png: bool, settings: dict[str, Any], quiet: bool) -> Found:
+def _made(
+    name: str, prompts: Path, seeds: int, folder: Path, png: bool, settings: dict[str, Any], quiet: bool
+) -> Found:
     """Make the videos as `fifo batch` does, whose list is left beside them; those that failed become failed rows."""
     from fifo_diffusion.batch.jobs import read
     from fifo_diffusion.cli.batch import batch
@@ -235,7 +239,7 @@ def _made(prompts: Path, seeds: int, folder: Path, png: bool, settings: dict[str
     finally:
         for stop in (signal.SIGINT, signal.SIGTERM):
             signal.signal(stop, signal.default_int_handler)
-    return Found(folder.name, tuple(folder / job.output.rstrip("/") for job in read(jobs).values()))
+    return Found(name, tuple(folder / job.output.rstrip("/") for job in read(jobs).values()))
 
 
 def _with_lent() -> inspect.Signature:

@@ -31,6 +31,7 @@ class Seen(Gather):
     def __init__(self, features: int) -> None:
         self.halves = (Moments(features), Moments(features))
         self.samples = (Sample(), Sample())
+        self._whole = Sample(2048)  # not the halves together: the shorter one's vectors would count for more
         self.score: InceptionScore | None = None
         self.videos = 0
         self.sizes: set[tuple[int, int]] = set()
@@ -47,7 +48,7 @@ class Seen(Gather):
 
     @property
     def sample(self) -> Tensor:
-        return torch.cat([sample.vectors for sample in self.samples if len(sample)])
+        return self._whole.vectors
 
     @cached_property
     def floor(self) -> tuple[float, float] | None:
@@ -63,6 +64,7 @@ class Seen(Gather):
         """What the network said of the video that was begun, (n, d)."""
         self.halves[self.videos % 2].add(vectors)
         self.samples[self.videos % 2].add(vectors)
+        self._whole.add(vectors)
         if self.score is not None:
             self.score.add(vectors)
 
@@ -129,7 +131,7 @@ class VideoDistance(_Distance):
                 f"inception score ({seen})",
                 "",
                 "of Kinetics' 400 classes: sure of each clip, and many kinds of clips (arXiv:1606.03498); published "
-                "scores of UCF-101 are of C3D and do not compare",
+                "scores of UCF-101 are of C3D and do not compare; its error takes clips as independent",
                 "higher",
             ),
         )
@@ -153,7 +155,7 @@ class Clips(Seen):
     def __init__(self, length: int) -> None:
         super().__init__(i3d.CLASSES)
         self.score = InceptionScore(i3d.CLASSES)
-        self._length, self._held = length, list[Tensor]()
+        self._length, self._held = length, list[Tensor]()  # on the device, of the network's size
         obtain.network("i3d")
 
     def begin(self, video: Video) -> None:
@@ -162,12 +164,11 @@ class Clips(Seen):
 
     def push(self, frames: Tensor, first: int) -> None:
         for frame in frames:
-            self._held.append(frame)
+            self._held.append(i3d.seen(frame[None].to(self._device)))
             if len(self._held) == self._length:
-                clip = torch.stack(self._held)[None].to(self._device)
                 net = obtain.network("i3d", self._device)
                 assert isinstance(net, i3d.I3D)
-                self.keep(i3d.logits(net, clip))
+                self.keep(i3d.said(net, torch.cat(self._held)[None]))
                 self._held = []
 
 

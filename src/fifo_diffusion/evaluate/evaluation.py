@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from fifo_diffusion.evaluate.measure import Bench, Watch, about
 from fifo_diffusion.evaluate.metric import Metric, SetMetric
 from fifo_diffusion.evaluate.page import page
 from fifo_diffusion.evaluate.reading import Found
-from fifo_diffusion.evaluate.result import Evaluation, SetResult, VideoResult
+from fifo_diffusion.evaluate.result import Evaluation, SetResult, Unmeasured, VideoResult
 from fifo_diffusion.evaluate.vbench import VBench
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.version import __version__
@@ -62,10 +62,26 @@ def evaluate(
         sets=tuple(sets),
         against=None if asked.reference is None else asked.reference.name,
         stopped=bench.stopped,
-        unmeasured=(*asked.chosen.without, *(() if asked.vbench is None else asked.vbench.without)),
+        unmeasured=(
+            *asked.chosen.without,
+            *(() if reference is None else _without_scores(asked.chosen.set_metrics, sets)),
+            *(() if asked.vbench is None else asked.vbench.without),
+        ),
         wall_seconds=round(time.perf_counter() - began, 3),
         peak_memory_mb=peak_memory() // 2**20,
     )
     result.write(found, name.with_name(name.name + ".json"))
     result.put(name.with_name(name.name + ".html"), page(found, bench.sheets).encode())
     return found
+
+
+def _without_scores(metrics: Sequence[SetMetric], sets: Sequence[SetResult]) -> Iterator[Unmeasured]:
+    """Distances that were asked for and of which nothing is told."""
+    for metric in metrics:
+        own = {quantity.name for quantity in metric.quantities}
+        empty = [one.name for one in sets if own.isdisjoint(distance.quantity for distance in one.distances)]
+        if empty:
+            yield Unmeasured(
+                metric=metric.name,
+                why=f"the videos of {', '.join(empty)}, or the reference's, are too short or too few for it",
+            )

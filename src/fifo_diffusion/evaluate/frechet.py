@@ -26,7 +26,7 @@ class Moments:
 
     def add(self, vectors: Tensor) -> None:
         """(n, d)"""
-        vectors = vectors.double().cpu()
+        vectors = vectors.cpu().double()  # there are devices without float64
         mean = vectors.mean(dim=0)
         apart = vectors - mean
         self._merge(len(vectors), mean, apart.T @ apart)
@@ -129,7 +129,7 @@ class InceptionScore:
 
     def add(self, logits: Tensor) -> None:
         """(n, classes)"""
-        for said in logits.double().cpu().log_softmax(dim=1):
+        for said in logits.cpu().double().log_softmax(dim=1):
             group = self.count % self._GROUPS
             self._counts[group] += 1
             self._shares[group] += said.exp()

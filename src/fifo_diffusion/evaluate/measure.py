@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -73,6 +73,9 @@ class Bench:
             for metric, ours, theirs in zip(self.set_metrics, self._gathers[found.name], reference, strict=True)
             for score in metric.compare(ours, theirs)
         ]
+        broken = sum(video.error is not None and video.frames > 0 for video in found.videos)
+        more = f"; of {broken} broken video{'s' * (broken > 1)} what could be read" if broken else ""
+        scores = [replace(score, of=score.of + more) for score in scores]
         return found.model_copy(update={"distances": tuple(map(_distance, scores))})
 
     def _one(

@@ -45,7 +45,7 @@ class Found:
 
 def find(given: Sequence[Path]) -> list[Found]:
     """The sets, in the order they were given.  Raises BadInput for a path that is not there or holds no video."""
-    sets: list[Found] = []
+    folders: dict[Path, Found] = {}
     files: list[Path] = []
     for path in given:
         if not os.path.exists(path):
@@ -58,21 +58,20 @@ def find(given: Sequence[Path]) -> list[Found]:
         within = tuple(_within(path))
         if not within:
             raise BadInput(f"the folder {path} holds no video and no pictures; name one that does")
-        sets.append(Found(path.name or str(path.resolve().name), within))
-    if files:
-        sets.insert(0, Found(FILES, tuple(dict.fromkeys(files))))
-    names = [found.name for found in sets]
-    return [  # two folders of one name are told apart by where they are
-        found if names.count(found.name) == 1 else replace(found, name=str(_folder_of(found, given))) for found in sets
-    ]
-
-
-def _folder_of(found: Found, given: Sequence[Path]) -> Path:
-    return next(path for path in given if path.is_dir() and found.videos[0].is_relative_to(path))
+        folders[path] = Found(path.name or str(path.resolve().name), within)
+    sets = [Found(FILES, tuple(dict.fromkeys(files)))] if files else []
+    for path, found in folders.items():
+        sets.append(found)
+        taken = [one.name for one in (*sets[:-1], *(other for where, other in folders.items() if where != path))]
+        if found.name in taken:  # two of one name are told apart by where they are
+            sets[-1] = replace(found, name=os.path.join(path, "") if str(path) == found.name else str(path))
+    return sets
 
 
 def _is_pictures(path: Path) -> bool:
-    return any(file.suffix.lower() in PICTURES and not file.name.startswith(".") for file in path.iterdir())
+    """Whether it is a video itself.  Pictures beside videos are something else, such as a preview."""
+    kinds = {file.suffix.lower() for file in path.iterdir() if not file.name.startswith(".")}
+    return not kinds.isdisjoint(PICTURES) and kinds.isdisjoint(VIDEOS)
 
 
 def _within(folder: Path) -> Iterator[Path]:

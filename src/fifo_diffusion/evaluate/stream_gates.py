@@ -74,7 +74,8 @@ def found(judge: Judge, caption: Caption, made: Iterator[NDArray[np.uint8]], fra
         readings = meter.push(torch.from_numpy(block).permute(0, 3, 1, 2), first)
         jitter += [value for name, _, value in readings if name == "jitter"]
         stretches = [block[at : at + window] for at in range(0, len(block) - window + 1, window)]
-        right.append(verdicts(judge, ((caption, stretch) for stretch in stretches)))
+        if stretches:
+            right.append(verdicts(judge, ((caption, stretch) for stretch in stretches)))
     return {"right": right, "jitter": float(np.mean(jitter))}
 
 
@@ -87,7 +88,7 @@ def stream_gates(kind: str, base: Mapping[str, float], seen: Sequence[Found], re
     blocks = range(min(len(one["right"]) for one in seen))
     for name in (name for name, wanted in WANTED[kind].items() if wanted is not None):
         shown = [shares((clip for one in seen for clip in one["right"][block]), [name])[name] for block in blocks]
-        if np.isnan(shown).any():  # no stream's caption has it
+        if np.isnan(shown).all():  # no stream's caption has it
             continue
         worst = 100 * min(shown) - base[name]
         yield Gate(f"streams, worst {BLOCK} frames beside base clips: {name}", worst, -WITHIN, "pts")

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.media import reading
+from fifo_diffusion.media import reading, upright
 from fifo_diffusion.sinks.base import Frame
 
 
 def read_frames(path: str | Path) -> Iterator[Frame]:
-    """Read a video, or a folder of frame_*.png, one (H, W, 3) uint8 frame at a time.
+    """Read a video, or a folder of frame_*.png, one (H, W, 3) uint8 frame at a time, as it is to be seen: upright and
+    with square pixels.
 
     Raises `BadInput` when there is no such file, or it is no video; when it is damaged, after the frames
     before the damage.
@@ -52,6 +53,6 @@ def _read_video(path: Path) -> Iterator[Frame]:
     try:
         with reading(path) as container:
             for picture in container.decode(video=0):
-                yield picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+                yield upright(picture, container.streams.video[0].sample_aspect_ratio)
     except av.FFmpegError as error:
         raise BadInput(f"cannot read {path} as a video: {error.strerror}") from error

@@ -91,12 +91,22 @@ def _pool(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int])
     return functional.max_pool3d(same(x, kernel, stride), kernel, stride)
 
 
+def seen(frames: Tensor) -> Tensor:
+    """(N, 3, H, W) uint8 -> (N, 3, 224, 224) in [-1, 1], as published FVD scores do."""
+    return bilinear(frames, SIDE) / 127.5 - 1
+
+
+@torch.inference_mode()
+def said(net: I3D, clips: Tensor) -> Tensor:
+    """(N, T, 3, 224, 224) as `seen` makes them -> (N, 400) logits."""
+    out: Tensor = net(clips.transpose(1, 2))
+    return out
+
+
 @torch.inference_mode()
 def logits(net: I3D, clips: Tensor) -> Tensor:
-    """(N, T, 3, H, W) uint8 -> (N, 400): resized to 224 x 224 and brought to [-1, 1], as published FVD scores do."""
-    pictures = bilinear(clips.flatten(0, 1), SIDE) / 127.5 - 1
-    out: Tensor = net(pictures.view(*clips.shape[:3], SIDE, SIDE).transpose(1, 2))
-    return out
+    """(N, T, 3, H, W) uint8 -> (N, 400)"""
+    return said(net, torch.unflatten(seen(clips.flatten(0, 1)), 0, clips.shape[:2]))
 
 
 def converted(arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
