@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,7 +37,7 @@ LONG_ENOUGH = 240  # seconds for a job that ends by itself
 
 def generate(ranks: int, folder: Path, *more: str, said: Sequence[str] = SAID) -> Job:
     command = [*TORCHRUN, *RANKS, str(ranks), *FIFO, "generate", *said, *more, "-o", "a.mp4", "-q"]
-    return start(command, folder, said=subprocess.PIPE)
+    return start(command, folder, {"PYTHONFAULTHANDLER": "1"}, said=subprocess.PIPE)
 
 
 def straight(frames: int, folder: Path) -> bytes:
@@ -92,7 +93,13 @@ def test_a_lost_rank_ends_the_job_and_the_video_goes_on_in_one_process(lost: str
     job = generate(2, tmp_path, "--frames", "4000", "--checkpoint-every", "0.1s")
     try:
         until(lambda: latest(tmp_path) > 0, [job], LONG_ENOUGH)
-        os.kill(workers(job)[lost != "rank 0"], signal.SIGKILL)
+        first, second = workers(job)
+        os.kill(first if lost == "rank 0" else second, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            job.communicate(timeout=25)
+        if job.poll() is None:  # it hangs: before torchrun kills it, Python's fault handler tells where
+            with suppress(ProcessLookupError):
+                os.kill(second if lost == "rank 0" else first, signal.SIGABRT)
         said = job.communicate(timeout=LONG_ENOUGH)[1].decode()
         assert job.returncode != 0
         # One sentence by one of those that are left; SIGTERM, torchrun's own, may come before they see the loss.
