@@ -95,7 +95,7 @@ def stream_gates(kind: str, base: Mapping[str, float], seen: Sequence[Found], re
         trends = np.array([trend for one in seen if (trend := _trend(one["right"], name)) is not None])
         if len(trends) > 1:
             most = trends.mean() + NORMAL * trends.std(ddof=1) / len(trends) ** 0.5
-            yield Gate(f"streams, change over the video at most: {name}", round(float(most), 6), 0.0, "pts")
+            yield Gate(f"streams, change over the video at most: {name}", round(float(most), 6) + 0.0, 0.0, "pts")
     jitter = float(np.mean([one["jitter"] for one in seen]))
     yield Gate(
         "streams, jitter, off that of real renders by", abs(100 * (jitter / real - 1)), STEADY, "%", at_most=True
