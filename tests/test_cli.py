@@ -21,12 +21,13 @@ from fifo_diffusion.cli.values import seconds_of
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.sinks import read_frames
 
+PROGRAM = [sys.executable, "-m", "fifo_diffusion"]
 COMMANDS = "generate, extend, resume, batch, info, models, doctor, evaluate"
 SMALL = ["--model", "gauss", "--size", "16x16", "-n", "1"]
 
 
 def fifo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "fifo_diffusion", *arguments]
+    command = [*PROGRAM, *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, timeout=240, env={**os.environ, "COLUMNS": "200"})
 
 
@@ -171,18 +172,7 @@ def test_evaluate_without_a_name_has_no_gap_in_its_usage(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_leaves_a_whole_video(tmp_path: Path, how: signal.Signals) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "fifo_diffusion",
-        "generate",
-        "-",
-        *SMALL,
-        "--frames",
-        "0",
-        "-o",
-        "a.mp4",
-    ]
+    command = [*PROGRAM, "generate", "-", *SMALL, "--frames", "0", "-o", "a.mp4"]
     running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
     partial = tmp_path / "a.partial.mp4"
     deadline = time.monotonic() + 120
@@ -232,7 +222,7 @@ def test_a_story_from_a_script_or_from_flags_is_the_same_video(tmp_path: Path) -
 def said_live(folder: Path, *arguments: str, typed: bytes) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     """What was heard and the frame that it reaches, and the last change of the prompt that a.mp4's sidecar has."""
     done = subprocess.run(
-        [sys.executable, "-m", "fifo_diffusion", *arguments, "--live"],
+        [*PROGRAM, *arguments, "--live"],
         cwd=folder,
         input=typed,
         capture_output=True,
@@ -253,20 +243,19 @@ def test_live_prompts_come_from_stdin_and_the_video_goes_on_without_it(tmp_path:
     assert b"identical to the first, bit for bit" in again.stderr
 
 
+def test_a_prompt_that_comes_too_soon_after_another_says_that_it_takes_its_place(tmp_path: Path) -> None:
+    """Here before there is a frame, while the base clip is sampled."""
+    said = ["generate", "a red balloon", "-n", "1", "--guidance", "1", "--frames", "2", "-o", "a.mp4", "--live"]
+    done = subprocess.run(
+        [*PROGRAM, *said], cwd=tmp_path, input=b"a blue whale\na green car\n", capture_output=True, timeout=240,
+        env={**os.environ, "COLUMNS": "200"},
+    )  # fmt: skip
+    assert b"at frame 0, in place of 'a red balloon'" in b" ".join(done.stderr.split()), done.stderr
+    assert b"in place of 'a blue whale'" in done.stderr
+
+
 def test_a_stdin_that_cannot_be_read_is_said_and_the_video_goes_on(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "fifo_diffusion",
-        "generate",
-        "-",
-        *SMALL,
-        "--frames",
-        "9",
-        "-o",
-        "a.mp4",
-        "--live",
-    ]
+    command = [*PROGRAM, "generate", "-", *SMALL, "--frames", "9", "-o", "a.mp4", "--live"]
     with open(os.devnull, "wb") as written:
         done = subprocess.run(command, cwd=tmp_path, stdin=written, capture_output=True, timeout=240)
     assert done.returncode == 0
@@ -275,7 +264,7 @@ def test_a_stdin_that_cannot_be_read_is_said_and_the_video_goes_on(tmp_path: Pat
 
 
 def test_a_closed_stdout_takes_no_frames(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fifo_diffusion", "generate", "-", *SMALL, "--frames", "3", "-o", "-"]
+    command = [*PROGRAM, "generate", "-", *SMALL, "--frames", "3", "-o", "-"]
     done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], cwd=tmp_path, capture_output=True, timeout=240)
     assert done.returncode == 2
     assert b"error: stdout is closed, so it takes no frames" in done.stderr

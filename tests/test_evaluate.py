@@ -521,7 +521,7 @@ def test_a_distance_of_which_nothing_is_told_is_named() -> None:
     assert list(_without_scores([Grey()], [told])) == []
     (one,) = _without_scores([Grey()], [told, told.model_copy(update={"name": "theirs", "distances": ()})])
     assert one.metric == "grey"
-    assert "videos of theirs, or the reference's, are too short or too few" in one.why
+    assert "videos of theirs, or the reference's, are too short or too few for all of it" in one.why
 
 
 def test_what_was_measured_before_ctrl_c_is_told(tmp_path: Path) -> None:

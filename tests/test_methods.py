@@ -13,7 +13,7 @@ from torch import Tensor
 
 import fifo_diffusion as fifo
 from fifo_diffusion import api, sidecar
-from fifo_diffusion.baseclip import descend, draw, sample_clip
+from fifo_diffusion.baseclip import descend, sample_clip
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput, NotFinite
@@ -28,7 +28,7 @@ from fifo_diffusion.methods.plain import plain
 from fifo_diffusion.methods.riflex import slower
 from fifo_diffusion.methods.setting import Setting
 from fifo_diffusion.models.gauss import GaussianVideo
-from fifo_diffusion.noise import SeededNoise
+from fifo_diffusion.noise import SeededNoise, draw
 from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import rectified_flow
 

@@ -14,7 +14,7 @@ from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.evaluate.alignment import NAME, Alignment
 from fifo_diffusion.evaluate.choosing import choose
 from fifo_diffusion.evaluate.consistency import BACKGROUND, SUBJECT, Consistency, apart
-from fifo_diffusion.evaluate.distances import EVERY, FrameDistance, VideoDistance, _Frames
+from fifo_diffusion.evaluate.distances import EVERY, FrameDistance, Seen, VideoDistance, _Frames
 from fifo_diffusion.evaluate.frechet import Moments, frechet, kernel_distance
 from fifo_diffusion.evaluate.metric import Gather, Metric, Reading, Score, SetMetric, Video
 from fifo_diffusion.evaluate.networks import efficientnet, i3d, inception, lpips, obtain
@@ -192,6 +192,20 @@ def test_too_few_clips_give_no_distance(seen: tuple[VideoDistance, list[Frames],
     assert alone["KVD"].floor is None
 
 
+def test_vectors_of_long_and_short_videos_are_as_likely_in_the_sample() -> None:
+    """Or the kernel distance would see another set than the Frechet distance beside it."""
+
+    class Told(Seen):
+        def push(self, frames: Tensor, first: int) -> None: ...
+
+    told = Told(1)
+    for value, count in ((0.0, 3000), (1.0, 100)):
+        told.begin(Video("a", (16, 16)))
+        told.keep(torch.full((count, 1), value))
+    assert len(told.sample) == 2048
+    assert 0.02 < float(told.sample.vectors.mean()) < 0.045  # of 100 in 3,100
+
+
 def test_every_fourth_frame_is_seen_whatever_the_blocks() -> None:
     metric = FrameDistance()
     shown = frames(10, 0, 20, 24)
@@ -201,7 +215,7 @@ def test_every_fourth_frame_is_seen_whatever_the_blocks() -> None:
     for blocks in (3, 10):
         found = gathered(metric, shown, blocks=blocks)
         assert isinstance(found, _Frames)
-        assert found.sample.numpy() == pytest.approx(wanted.numpy(), rel=1e-3, abs=1e-3)
+        assert found.sample.vectors.numpy() == pytest.approx(wanted.numpy(), rel=1e-3, abs=1e-3)
         assert found.all.count == 3
         assert torch.allclose(found.all.mean, wanted.mean(dim=0), rtol=1e-3, atol=1e-3)
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fifo_diffusion as fifo
-from fifo_diffusion import api, making, sidecar
+from fifo_diffusion import api, making, prompts, sidecar
 from fifo_diffusion.config import Cue, Decided, Run
+from fifo_diffusion.dealing import _Leading
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.engine import Engine, Solver, State
 from fifo_diffusion.errors import BadInput
@@ -130,6 +131,21 @@ def test_texts_of_long_ago_are_not_kept() -> None:
         t.say(f"{n + 2}", negative_prompt=f"{n + 2}")
         t(range(n + 4, n + 5))
     assert [tensor() for tensor in first] == [None, None]
+
+
+def test_of_large_texts_fewer_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie on the device, beside networks that fill it."""
+    monkeypatch.setattr(prompts, "ROOM", 2 * sum(t.nbytes for t in embed(["1"]).values()))
+    asked: list[str] = []
+
+    def noted(said: Sequence[str]) -> Cond:
+        asked.extend(said)
+        return embed(said)
+
+    t = Table((cue(0, 1),), noted, embed, per_frame=True)
+    for text in ("2", "3", "2", "4", "2", "3"):
+        t.say(text)
+    assert asked == ["2", "3", "4", "3"]
 
 
 def test_a_mixture_weighs_numbers_and_joins_masks() -> None:
@@ -382,6 +398,26 @@ def test_the_default_length_is_ten_seconds_after_the_last_prompt() -> None:
     run = {"prompt": "0", "model": "gauss"}
     assert resolve(Run.of(run)).frames == 100
     assert resolve(Run.of({**run, "cues": [{"at": 90, "prompt": "1"}]})).frames == 190
+
+
+def test_other_ranks_are_told_prompts_only_when_there_are_new_ones() -> None:
+    """After days there are thousands, and an iteration may take a tenth of a second."""
+
+    class Told:
+        def __init__(self) -> None:
+            self.words: list[Any] = []
+
+        def say(self, what: Any, *, awaited: bool) -> None:
+            self.words.append(what)
+
+    group, spoken = Told(), table(cue(0, 1))
+    leading = _Leading(group, spoken, lambda calls, /: [])  # type: ignore[arg-type]
+    leading([])
+    leading([])
+    before = spoken.cues
+    spoken.say("2")
+    leading([])
+    assert group.words == [before, (), spoken.cues]
 
 
 def test_the_whole_queue_at_once_hears_one_frame() -> None:

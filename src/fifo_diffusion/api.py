@@ -321,11 +321,11 @@ def told(video: str) -> dict[str, Any]:
     except json.JSONDecodeError:
         said = None
     beside = sidecar.path_beside(video)
-    here = beside is not None and beside.exists()
-    if isinstance(said, dict) and "prompt" in said:
-        if beside is None or not here or not _knows_more(beside, said):
-            return {"from": "the video's own metadata", **said}
-    elif beside is None or not here:
+    if beside is not None and not beside.exists():
+        beside = None
+    if isinstance(said, dict) and "prompt" in said and (beside is None or not _knows_more(beside, said)):
+        return {"from": "the video's own metadata", **said}
+    if beside is None:
         raise BadInput(f"{video} tells no settings: fifo did not make it, or (gif, webp) its .json is not beside it")
     made = sidecar.read(beside)
     more = {"frames written": made.frames_written, "version": made.fifo_diffusion}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.errors import NotFinite
-from fifo_diffusion.noise import draw as noise_of
+from fifo_diffusion.noise import draw
 from fifo_diffusion.protocols import Conditioner, Denoiser, Noise
 from fifo_diffusion.schedule import NoiseSchedule
 
@@ -69,8 +69,3 @@ def descend(
         yield z
     if not bool(z.isfinite().all()):
         raise NotFinite("the network's clip holds NaN or infinity; use dtype float32, or less guidance")
-
-
-def draw(noise: Noise, first: int, level: int, like: Tensor) -> Tensor:
-    """The noise of the frames from number `first` on at one level, as like, (B, C, F, H, W)."""
-    return noise_of(noise, first, [level] * like.shape[2], like)

@@ -34,10 +34,11 @@ class SeededNoise:
         return torch.stack([_draw(f"{seed}/{frame}/{level}", like.shape[1:]) for seed in seeds]).to(like)
 
 
-def draw(noise: Noise, first: int, levels: Sequence[int], like: Tensor) -> Tensor:
-    """(B, C, len(levels), H, W): the noise of the frames from `first` on, each at its level, as like (B, C, F, H, W).
+def draw(noise: Noise, first: int, levels: int | Sequence[int], like: Tensor) -> Tensor:
+    """(B, C, F, H, W): the noise of the frames from `first` on, as like: each at its level, or all of like's at one.
     Asked for on the host, and sent to the device all at once, which nobody waits for.
     """
+    levels = [levels] * like.shape[2] if isinstance(levels, int) else levels
     one = torch.empty((*like.shape[:2], *like.shape[3:]), dtype=like.dtype)
     return sent(torch.stack([noise(first + i, k, one) for i, k in enumerate(levels)], dim=2), like.device)
 

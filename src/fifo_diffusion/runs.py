@@ -307,7 +307,8 @@ def _length(name: str, text: str, there: int, each: float) -> int:
         raise BadInput(
             f"{name} is {text!r}; give how many {name[2:]} in all, such as 600, or how many more, such as +500"
         )
-    return max(round(number * each), number > 0) + (there if more else 0)  # 0 would be without end
+    count = max(1, round(number * each)) if number else 0  # 0 is without end
+    return count + (there if more else 0)
 
 
 def check_fork(home: Path, output: str) -> None:

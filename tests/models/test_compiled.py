@@ -65,7 +65,8 @@ def test_it_is_compiled_once_while_times_and_prompts_change(case: Case, tmp_path
         prompts.begin(engine.entered(state))
         for i in range(3):
             if i == 1:
-                prompts.say("a blue whale far away over the ocean")  # of another length
+                # For all frames at once, and of another length.
+                prompts.cues = Run.of({"prompt": "a blue whale far away over the ocean"}).table
             _, state = engine.advance(state)
             graphs = counters["stats"]["unique_graphs"] if i == 0 else graphs
         frames[way] = state.queue

@@ -44,3 +44,15 @@ def test_relative_attention_is_its_formula_pair_by_pair() -> None:
         out[:, i] = torch.einsum("nhf,nfhe->nhe", share, values)
     net.set_processor(RelativeAttention())
     torch.testing.assert_close(net(x), net.to_out[0](out.flatten(2)), rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_relative_attention_holds_what_half_precision_can() -> None:
+    """A product of queries and keys of which float16 knows no number, and after the scale one."""
+    net, x = Attention(query_dim=128, heads=2, dim_head=64).eval(), torch.full((1, FRAMES, 128), 1.0)
+    for name in ("relative_position_k", "relative_position_v"):
+        setattr(net, name, RelativePosition(64, 2))
+    for layer in (net.to_q, net.to_k):
+        layer.weight.fill_(40 / 128)  # 64 times 40 times 40 is above 65,504
+    net.set_processor(RelativeAttention())
+    torch.testing.assert_close(net.half()(x.half()).float(), net.float()(x), rtol=1e-2, atol=1e-2)

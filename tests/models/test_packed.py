@@ -42,6 +42,7 @@ def test_large_ones_take_a_byte_a_number_and_small_ones_stay_in_half_precision(t
     weights["large"][1] = 0
     packed.write(weights, tmp_path / "w.safetensors")
     assert (tmp_path / "w.safetensors").stat().st_size < 256 * 256 * 1.05 + 2 * 6000 + 2 * 64 + 1000
+    assert (load_file(tmp_path / "w.safetensors")["large.scale"] > 0).all()
     read = packed.read(tmp_path / "w.safetensors")
     for name in ("norm", "small"):
         assert torch.equal(read[name], weights[name].half().float())

@@ -31,7 +31,7 @@ class Seen(Gather):
     def __init__(self, features: int) -> None:
         self.halves = (Moments(features), Moments(features))
         self.samples = (Sample(), Sample())
-        self._whole = Sample(2048)  # not the halves together: the shorter one's vectors would count for more
+        self.sample = Sample(2048)  # of all; not the halves together: the shorter one's vectors would count for more
         self.score: InceptionScore | None = None
         self.videos = 0
         self.sizes: set[tuple[int, int]] = set()
@@ -45,10 +45,6 @@ class Seen(Gather):
     @property
     def all(self) -> Moments:
         return self.halves[0] + self.halves[1]
-
-    @property
-    def sample(self) -> Tensor:
-        return self._whole.vectors
 
     @cached_property
     def floor(self) -> tuple[float, float] | None:
@@ -64,7 +60,7 @@ class Seen(Gather):
         """What the network said of the video that was begun, (n, d)."""
         self.halves[self.videos % 2].add(vectors)
         self.samples[self.videos % 2].add(vectors)
-        self._whole.add(vectors)
+        self.sample.add(vectors)
         if self.score is not None:
             self.score.add(vectors)
 
@@ -95,7 +91,7 @@ class _Distance(SetMetric):
         few = f"; fewer than {ENOUGH}, so it is too high" if min(a.count, b.count) < ENOUGH else ""
         floors = reference.floor or (None, None)
         yield Score(self.quantities[0], frechet(a, b), of + few, floors[0])
-        here, there = ours.sample, reference.sample
+        here, there = ours.sample.vectors, reference.sample.vectors
         value, error = kernel_distance(here, there)
         drawn = "" if (len(here), len(there)) == (a.count, b.count) else f", {len(here)} and {len(there)} drawn of them"
         yield Score(self.quantities[1], value, of + drawn, floors[1], error)

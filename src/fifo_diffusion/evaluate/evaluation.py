@@ -64,7 +64,7 @@ def evaluate(
         stopped=bench.stopped,
         unmeasured=(
             *asked.chosen.without,
-            *(() if reference is None else _without_scores(asked.chosen.set_metrics, sets)),
+            *(() if reference is None or bench.stopped else _without_scores(asked.chosen.set_metrics, sets)),
             *(() if asked.vbench is None else asked.vbench.without),
         ),
         wall_seconds=round(time.perf_counter() - began, 3),
@@ -76,12 +76,12 @@ def evaluate(
 
 
 def _without_scores(metrics: Sequence[SetMetric], sets: Sequence[SetResult]) -> Iterator[Unmeasured]:
-    """Distances that were asked for and of which nothing is told."""
+    """Distances that were asked for and are not, or not all, told."""
     for metric in metrics:
         own = {quantity.name for quantity in metric.quantities}
-        empty = [one.name for one in sets if own.isdisjoint(distance.quantity for distance in one.distances)]
-        if empty:
+        short = [one.name for one in sets if not own <= {distance.quantity for distance in one.distances}]
+        if short:
             yield Unmeasured(
                 metric=metric.name,
-                why=f"the videos of {', '.join(empty)}, or the reference's, are too short or too few for it",
+                why=f"the videos of {', '.join(short)}, or the reference's, are too short or too few for all of it",
             )

@@ -60,11 +60,11 @@ def find(given: Sequence[Path]) -> list[Found]:
             raise BadInput(f"the folder {path} holds no video and no pictures; name one that does")
         folders[path] = Found(path.name or str(path.resolve().name), within)
     sets = [Found(FILES, tuple(dict.fromkeys(files)))] if files else []
+    names = [found.name for found in (*sets, *folders.values())]
     for path, found in folders.items():
+        if names.count(found.name) > 1:  # two of one name are told apart by where they are
+            found = replace(found, name=os.path.join(path, "") if str(path) == found.name else str(path))
         sets.append(found)
-        taken = [one.name for one in (*sets[:-1], *(other for where, other in folders.items() if where != path))]
-        if found.name in taken:  # two of one name are told apart by where they are
-            sets[-1] = replace(found, name=os.path.join(path, "") if str(path) == found.name else str(path))
     return sets
 
 

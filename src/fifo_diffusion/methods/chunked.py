@@ -14,8 +14,9 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from fifo_diffusion.baseclip import descend, draw
+from fifo_diffusion.baseclip import descend
 from fifo_diffusion.methods.setting import Setting
+from fifo_diffusion.noise import draw
 
 
 def chunked(setting: Setting, overlap: int) -> Iterator[Tensor]:

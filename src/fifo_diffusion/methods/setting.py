@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fifo_diffusion.baseclip import Answer, descend, draw
+from fifo_diffusion.baseclip import Answer, descend
+from fifo_diffusion.noise import draw
 from fifo_diffusion.protocols import Call, Conditioner, Executor, Noise
 from fifo_diffusion.schedule import NoiseSchedule
 

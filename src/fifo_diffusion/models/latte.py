@@ -111,10 +111,9 @@ def latte(net: Any, z: Tensor, t: Tensor, text: Tensor, heard: Tensor | None) ->
 def trimmed(text: Tensor, heard: Tensor, whole: bool = False) -> tuple[Tensor, Tensor | None]:
     """Text (..., L, D) with as many tokens as any of the batch has of its own, and which those are; None: all.
 
-    whole: with all tokens, and always which are its own.
-
     What a shorter text has too many is masked, which gives what cutting it to its length alone gives.
-    heard (..., L) is on the CPU, so that asking it makes no device wait.
+    heard (..., L) is on the CPU, so that asking it makes no device wait.  whole: nothing is cut, and there is always a
+    mask.
     """
     rows = tuple(map(tuple, (heard > 0).flatten(0, -2).tolist()))
     longest, own = _own(rows, tuple(heard.shape[:-1]), text.device, whole)

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fifo_diffusion.baseclip import answering, descend, draw
+from fifo_diffusion.baseclip import answering, descend
 from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models import card
 from fifo_diffusion.models.embedded.model import Embedded
-from fifo_diffusion.noise import SeededNoise
+from fifo_diffusion.noise import SeededNoise, draw
 from fifo_diffusion.prompts import OnePrompt
 from fifo_diffusion.training.recipe import Recipe
 from fifo_diffusion.world.captions import plain
