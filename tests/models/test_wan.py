@@ -1,6 +1,7 @@
 """Wan 2.1 beyond the contract: its autoencoder as a stream, its text, its schedule, and what is refused."""
 
 import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -242,3 +243,23 @@ def test_slower_positions_leave_the_network_as_it_was(weights: str) -> None:
 
 def _buffers(*nets: Any) -> list[tuple[dict[str, Tensor], ...]]:
     return [tuple(dict(net.named_buffers()) for net in nets)]
+
+
+def test_a_preview_names_frames_of_the_video_and_decodes_its_places_one_by_one(
+    weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A latent is four frames of it, and sixteen of them at once would take sixteen times the memory."""
+    session = Session(run(weights, frames=5, start="noise"))
+    engine, decoded = session.engine, list[int]()
+    state = engine.cold_start(session._like()[:, :, 0])
+    decode = session.model.decoder().__class__.__call__
+
+    def noted(self: Any, latents: Iterator[torch.Tensor]) -> Any:
+        return decode(self, (decoded.append(len(one)) or one for one in latents))  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(session.model.decoder().__class__, "__call__", noted)
+    shown = session._shown(state, engine.execute(engine.calls(state)))
+    places = sorted({round(i * (engine.plan.length - 1) / 15) for i in range(16)})
+    assert shown.names == [f"frame {4 * place}" for place in places]
+    assert set(decoded) == {1}
+    assert shown.as_it_is.shape == shown.expected.shape == (len(places), 16, 16, 3)
