@@ -190,7 +190,8 @@ def unreachable(*_: object, **__: object) -> str:
 
 def test_t5_is_asked_for_where_it_is_not(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the networks, or as diffusers' folders hold it; else from the Hub, which cannot be reached here."""
-    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    for ask in ("list_repo_files", "snapshot_download"):
+        monkeypatch.setattr(f"huggingface_hub.{ask}", unreachable)
     copy = shutil.copytree(folder, tmp_path / "copy")
     t5 = (copy / "t5-v1_1-xxl").rename(copy / "text_encoder")
     (copy / "tokenizer").mkdir()

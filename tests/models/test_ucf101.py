@@ -14,6 +14,7 @@ import ucf101
 from fifo_diffusion.evaluate.frechet import Moments, frechet
 from fifo_diffusion.evaluate.networks import obtain
 from fifo_diffusion.evaluate.networks.published import PUBLISHED
+from fifo_diffusion.models import load
 from fifo_diffusion.models.latte_classes import CLASSES, ClassLatte
 from fifo_diffusion.sinks import open_sink
 
@@ -100,3 +101,10 @@ def test_videos_that_are_all_too_short_are_told(
         run(monkeypatch, *said, "--device", "cpu")
     told = capsys.readouterr().err
     assert "holds 0 videos of 128 frames or more; give a smaller --length or --interval" in told
+
+
+def test_latte_decodes_with_the_autoencoder_that_its_authors_measure_with(tmp_path: Path) -> None:
+    folder = tiny_latte(tmp_path / "latte")
+    (folder / "vae").rename(folder / "sd-vae-ft-ema")
+    (folder / "vae").mkdir()  # not looked at
+    load("latte-ucf101", torch.device("cpu"), torch.float32, str(folder))

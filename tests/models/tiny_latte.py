@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_parts import scramble, silenced, write_autoencoder, write_scheduler, write_t5
 from torch import Tensor
 
@@ -23,6 +24,9 @@ def make_latte(folder: Path) -> str:
     small = {"num_attention_heads": 2, "attention_head_dim": 12, "cross_attention_dim": 24, "num_layers": 2}
     net = LatteTransformer3DModel(**{**PUBLISHED, **small, "sample_size": 8, "caption_channels": 32})
     scramble(net, 1).save_pretrained(folder / "transformer")
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    # Which the published file holds too: by its size it is 967 tensors of diffusers' and this one.
+    save_file({**load_file(file), "caption_projection.y_embedding": torch.randn(120, 32)}, file, {"format": "pt"})
     write_autoencoder(folder / "vae")
     write_t5(folder / "text_encoder", folder / "tokenizer")
     write_scheduler(folder / "scheduler", "linear", 1e-4, 0.02)

@@ -16,6 +16,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,36 @@ def locate(weights: str, patterns: Sequence[str]) -> Path:
         raise ModelError(
             f"there are no weights at {weights}; give an existing file or folder, or a Hub id (owner/name)"
         )
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import list_repo_files, snapshot_download
 
     try:
-        return Path(snapshot_download(weights, allow_patterns=list(patterns)))
+        wanted = lean(list_repo_files(weights), patterns)
+    except Exception:  # offline, where the files may be here already
+        wanted = list(patterns)
+    try:
+        return Path(snapshot_download(weights, allow_patterns=wanted))
     except Exception as error:  # offline, no such name, a gated model, a full disk: the Hub has an error for each
         raise ModelError(
             f"the weights {weights} are neither a path here nor to be had from the Hub ({first_line(error)}); download "
             "them where that is possible and give --weights the folder or file"
         ) from error
+
+
+def lean(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """Of a Hub repository's files those that match, and of a folder's weights one kind: whole precision before half,
+    safetensors before pickles.  Others are never read, and are gigabytes.
+    """
+    out, kinds = [], dict[str, dict[tuple[bool, bool], list[str]]]()
+    for name in names:
+        if not any(fnmatch(name, pattern) for pattern in patterns):
+            continue
+        folder, _, file = name.rpartition("/")
+        if folder and file.endswith((".safetensors", ".bin")):
+            kind = (re.search(r"\.fp16[.-]", file) is not None, file.endswith(".bin"))
+            kinds.setdefault(folder, {}).setdefault(kind, []).append(name)
+        else:
+            out.append(name)
+    return out + [name for of in kinds.values() for name in of[min(of)]]
 
 
 def single_file(path: Path, names: Sequence[str]) -> Path:

@@ -142,6 +142,9 @@ def _waves(t: Tensor) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
+AUTOENCODERS = ("sd-vae-ft-ema", "vae", "t2v_required_models/vae")
+
+
 class LatteUcf101(LatentModel):
     """16 frames of 256x256; a prompt is the name of one of the 101 actions."""
 
@@ -181,13 +184,14 @@ def _words(name: str) -> str:
 
 
 def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> LatteUcf101:
-    """weights: a Hub id or folder with ucf101.pt and vae/, or a .pt with a folder vae/ beside it.
+    """weights: a Hub id or folder with ucf101.pt and an autoencoder's folder, or a .pt with such a folder beside it:
+    sd-vae-ft-ema/, with which the authors draw the samples that they measure (sample/sample_ddp.py), else vae/.
 
     Raises ModelError for files that are missing, damaged or another model's.
     """
-    place = locate(weights or "maxin-cn/Latte", ("ucf101.pt", "*vae/*"))
+    place = locate(weights or "maxin-cn/Latte", ("ucf101.pt", *(f"{name}/*" for name in AUTOENCODERS)))
     file = single_file(place, ("ucf101.pt", "ucf101.safetensors"))
-    folders = [file.parent / name for name in ("vae", "t2v_required_models/vae")]
+    folders = [file.parent / name for name in AUTOENCODERS]
     found = read_tensors(file)
     network = ClassLatte.of(found)
     network.load_state_dict({key: value.to(dtype) for key, value in fit(network, file, found).items()}, assign=True)

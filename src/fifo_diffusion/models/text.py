@@ -170,7 +170,7 @@ def _t5(
 
     tokenizer = _tokenizer(T5TokenizerFast, words, "spiece.model")
     precision = torch.bfloat16 if dtype == torch.float16 or where.type == "cuda" else dtype
-    net = component(kind, text, precision, ignore=r"^decoder|^lm_head|embed_tokens")
+    net = component(kind, text, precision, ignore=r"^decoder|^lm_head")
     return Reader(net, tokenizer, where, longest, masked=True, tidy=tidy)
 
 
