@@ -64,6 +64,19 @@ def test_the_clip_comes_off_unchanged_and_then_the_first_new_frame(
     assert (frames.shape[2], after.iteration) == (plan.frames_per_level, 1)
 
 
+@pytest.mark.parametrize("setting", [{"eta": 1.0}, {"eta": 0.0}, {"solver": "2m"}], ids=str)
+def test_what_is_known_is_not_kept_within_the_limit_of_guesses(
+    engine: Make, clip: Clip, setting: dict[str, Any]
+) -> None:
+    """Open-Sora Plan's own table keeps x0 within 1; a clip that goes on was once dimmed by it."""
+    e = engine(kind="vp", **setting)
+    e, x = dataclasses.replace(e, schedule=dataclasses.replace(e.schedule, limit=0.5)), 3 * clip(e.plan.window)
+    came, state = run_in(e, e.continue_from(x))
+    torch.testing.assert_close(torch.cat(came, dim=2)[:, :, -e.plan.window :], x, rtol=0, atol=1e-9)
+    frames, _ = next(e.stream(state))
+    assert frames.abs().max() <= 0.5 + 1e-9
+
+
 @pytest.mark.parametrize("kind", ["flow", "vp"])
 def test_in_half_precision_too_it_comes_off_to_the_bit(engine: Make, clip: Clip, kind: str) -> None:
     """What is said of its frames was once rounded as the network's answers are."""

@@ -180,16 +180,16 @@ class Engine:
         are numbers is for whoever takes them to the host to ask (`check_finite`).  Raises BadInput for answers of
         another shape.
         """
-        plan, moving = self.plan, self._moving(state)
+        plan, moving, known = self.plan, self._moving(state), self._known(state)
         z, out, level = self._answered(state, answers)
         queue, past = state.queue.clone(), None
         if self.solver == "2m":
             was = None if state.past is None else state.past[:, :, moving]
-            queue[:, :, moving], x0 = self.schedule.step_2m(z, out, level, was)
+            queue[:, :, moving], x0 = self.schedule.step_2m(z, out, level, was, known)
             past = torch.zeros_like(queue, dtype=x0.dtype) if state.past is None else state.past.clone()
             past[:, :, moving] = x0
         else:
-            queue[:, :, moving] = self.schedule.step(z, out, level, self.eta, self._fresh(state))
+            queue[:, :, moving] = self.schedule.step(z, out, level, self.eta, self._fresh(state), known)
 
         k, context = plan.frames_per_level, plan.context
         if state.ramp:
@@ -206,7 +206,7 @@ class Engine:
         """(B, C, L, H, W): what the network takes each place's clean frame to be; of the places it was not asked, the
         queue as it is.  Raises BadInput as `settle` does.
         """
-        x0, _ = self.schedule.split(*self._answered(state, answers))
+        x0, _ = self.schedule.split(*self._answered(state, answers), self._known(state))
         queue = state.queue.clone()
         queue[:, :, self._moving(state)] = x0
         return queue

@@ -97,15 +97,16 @@ class NoiseSchedule:
         row = self._row(level, x0, 0.0)
         return (row.alpha * x0 + row.sigma * noise).to(x0.dtype)
 
-    def split(self, z: Tensor, out: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    def split(self, z: Tensor, out: Tensor, level: Tensor, known: int = 0) -> tuple[Tensor, Tensor]:
         """The clean frame x0 and the noise eps that the network's output stands for, in float32 or finer.
 
+        known: how many of the first frames are the truth and no guess, which `limit` is for.
         At a level with sigma 0 there is no noise to see; a `sample` network's eps is then given as 0.
         """
         row = self._row(level, z, 0.0)
         x0, eps = row.x0_z * z + row.x0_out * out, row.eps_z * z + row.eps_out * out
         if self.limit is not None:
-            x0 = x0.clamp(-self.limit, self.limit)
+            x0 = torch.cat([x0[:, :, :known], x0[:, :, known:].clamp(-self.limit, self.limit)], dim=2)
             eps = torch.where(row.sigma > 0, (z - row.alpha * x0) / row.sigma, eps)
         return x0, eps
 
@@ -116,21 +117,26 @@ class NoiseSchedule:
         row = self._row(level, z, 0.0)
         return (x0 - row.x0_z * z) / row.x0_out
 
-    def step(self, z: Tensor, out: Tensor, level: Tensor, eta: float = 0.0, noise: Tensor | None = None) -> Tensor:
+    def step(
+        self, z: Tensor, out: Tensor, level: Tensor, eta: float = 0.0, noise: Tensor | None = None, known: int = 0
+    ) -> Tensor:
         """Every frame one level down: DDIM, eq. 12 and 16 of arXiv:2010.02502, for any alpha and sigma.
 
         z, out, noise (B, C, F, H, W); level (F,), each at least 1; -> (B, C, F, H, W) in z's dtype.
         eta in [0, 1]: 0 draws nothing (and is the Euler step of a rectified flow); eta 1 is ancestral.
+        known: see `split`.
         Raises BadInput when eta asks for noise and there is none.
         """
         if eta > 0 and noise is None:
             raise BadInput(f"a step with eta {eta} needs noise and got none; pass noise or eta 0")
-        x0, eps = self.split(z, out, level)
+        x0, eps = self.split(z, out, level, known)
         row = self._row(level, z, eta)
         moved = row.alpha_next * x0 + row.down * eps
         return (moved if noise is None else moved + row.up * noise).to(z.dtype)
 
-    def step_2m(self, z: Tensor, out: Tensor, level: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+    def step_2m(
+        self, z: Tensor, out: Tensor, level: Tensor, past: Tensor | None, known: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Every frame one level down with DPM-Solver++(2M), algorithm 2 of arXiv:2211.01095; eta is 0.
 
         `past` (B, C, F, H, W) holds the x0 that each frame was predicted to be one level higher up; None
@@ -140,8 +146,8 @@ class NoiseSchedule:
         The method replaces x0 by D = x0 + (x0 - past) h / 2 h_past, h a difference of log(alpha / sigma), in
         the DDIM step, which is linear in x0; so it is DDIM plus `lean` times the change in x0.
         """
-        x0, _ = self.split(z, out, level)
-        moved = self.step(z, out, level)
+        x0, _ = self.split(z, out, level, known)
+        moved = self.step(z, out, level, known=known)
         if past is not None:
             moved = (moved + self._row(level, z, 0.0).lean * (x0 - past)).to(z.dtype)
         return moved, x0
