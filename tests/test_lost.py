@@ -17,10 +17,17 @@ from threading import Timer
 from typing import IO
 
 import pytest
+import torch
 from typer.main import get_command
 
 from fifo_diffusion import api, checkpoint
+from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
+from fifo_diffusion.errors import BadInput
+from fifo_diffusion.job import Job as Start
+from fifo_diffusion.job import job
 from fifo_diffusion.sinks import read_frames
+from fifo_diffusion.together import check_seats
 from test_together import COMMAND, LONG_ENOUGH, SAID, straight
 from torchrun import CABLE, FIFO, TORCHRUN, Job, hosts, kill, latest, no_hosts, start, unplug, until, workers
 
@@ -86,6 +93,47 @@ def test_what_torchrun_starts_again_goes_on_as_if_nothing_had_happened(tmp_path:
     assert job.returncode == 0, said
     api.carry_on(str(quiet / "a.mp4"), frames="+160", prompt="3")
     assert (tmp_path / "a.mp4").read_bytes() == (quiet / "a.mp4").read_bytes()
+
+
+def test_fewer_ranks_that_come_back_go_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a start chose by the number of ranks or by free memory is no other video; what was said is."""
+
+    def starts(number: int) -> None:
+        for module in ("api", "making"):
+            monkeypatch.setattr(f"fifo_diffusion.{module}.job", lambda: Start("name", str(number), None))
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("streaming", 5):
+            raise KeyboardInterrupt
+
+    run = Run.of({"prompt": "0", "model": "gauss", "frames": 9, "guidance": 2.0, "partitions": 1, "size": (8, 8)})
+    begun, batches = resolve(run), {}
+    here = begun.model_copy(update={"halves": "apart", "batch": begun.batch + 5})
+    for name, asked in (("open", run), ("said", run.model_copy(update={"batch": here.batch}))):
+        starts(1)
+        with pytest.raises(KeyboardInterrupt):
+            api.make(begun, video := str(tmp_path / f"{name}.mp4"), watch=stop)
+        starts(2)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(
+                api, "resolve", lambda run, asked=asked, **how: here if run is asked else resolve(run, **how)
+            )
+            batches[name] = api.make(asked, video).run.batch
+    assert batches == {"open": begun.batch, "said": here.batch}
+
+
+def test_more_processes_than_gpus_are_refused_in_a_sentence() -> None:
+    with pytest.raises(BadInput, match="8 processes were started on this machine, which has 1 GPU; start one a GPU"):
+        check_seats(torch.device("cuda:0"), 8, 1)
+    check_seats(torch.device("cuda:0"), 1, 1)
+    check_seats(torch.device("cpu"), 8, 1)
+
+
+def test_what_another_launcher_left_in_the_environment_is_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    assert job.__wrapped__() is None
 
 
 def test_a_rank_that_falls_silent_is_given_up(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fifo_diffusion import checkpoint as checkpoints
 from fifo_diffusion import sidecar
 from fifo_diffusion.checkpoint import Description
 from fifo_diffusion.config import Decided, Run
-from fifo_diffusion.decide import resolve
+from fifo_diffusion.decide import left_open, resolve
 from fifo_diffusion.decide import told as told_how
 from fifo_diffusion.engine import State
 from fifo_diffusion.errors import BadInput, ModelError
@@ -152,7 +152,8 @@ def make(
     """
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
-    if (begun := began(output)) is not None and not checkpoints.differences(begun.run, full):
+    # As many ranks need not have come back, nor as much memory be free: what follows from that stays as it was begun.
+    if (begun := began(output)) is not None and checkpoints.differences(begun.run, full).keys() <= left_open(run):
         return carry_on(
             output,
             preview=preview,

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 
+import torch
+
 from fifo_diffusion import methods, models
 from fifo_diffusion.config import Decided, Halves, Run
 from fifo_diffusion.devices import check_products, choose_compile, choose_device, choose_dtype, memory_of
@@ -15,8 +17,16 @@ from fifo_diffusion.groups import check_split
 from fifo_diffusion.models.card import Card
 from fifo_diffusion.models.lora import find_lora
 from fifo_diffusion.sources import Clip
-from fifo_diffusion.together import together
+from fifo_diffusion.together import check_seats, neighbours, together
 from fifo_diffusion.windows import Keep, Plan
+
+PLACE = frozenset({"batch", "memory", "halves", "compile"})
+"""What follows from where a run is computed, unless it is said: free memory, the number of ranks, the device."""
+
+
+def left_open(run: Run) -> frozenset[str]:
+    """Of `PLACE`, what the run does not say."""
+    return frozenset(name for name in PLACE if getattr(run, name) in (None, "auto"))
 
 
 def resolve(run: Run, clip_too: bool = True) -> Decided:
@@ -44,6 +54,8 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
         defaults |= methods.defaults(run.method, card)
     here = {"device": str(device), "dtype": choose_dtype(run.dtype, device)}
     ranks = 1 if (group := together()) is None else group.ranks
+    if group is not None:
+        check_seats(device, neighbours(), torch.cuda.device_count())
     check_split(run.split, ranks, card.splits, run.model)
     room = _room(card, run.size or card.size, here["dtype"], memory_of(device), run.split, run.fp8 != "off")
     if run.compile == "on":

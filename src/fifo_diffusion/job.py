@@ -50,7 +50,7 @@ def job() -> Job | None:
     """None for a process that torchrun did not start.  Raises RankLost where another rank does not come."""
     keeps = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun, and not rank 0
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if "RANK" not in os.environ or (ranks == 1 and not keeps):
+    if not {"RANK", "MASTER_ADDR"} <= os.environ.keys() or (ranks == 1 and not keeps):
         return None
     rank = int(os.environ["RANK"])
     with hearing():

@@ -30,7 +30,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn  # before there is a group: imported later, it keeps the default one for good
 
-from fifo_diffusion.errors import RankLost
+from fifo_diffusion.errors import BadInput, RankLost
 from fifo_diffusion.groups import groups
 from fifo_diffusion.interrupt import stop_listening, uninterrupted
 from fifo_diffusion.job import job
@@ -209,6 +209,20 @@ def _soon(ask: Callable[[], T], otherwise: T) -> T:
     return box[0]
 
 
+def neighbours() -> int:
+    """How many processes of this job there are on this machine, this one too."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", int(os.environ.get("LOCAL_RANK", "0")) + 1))
+
+
+def check_seats(device: torch.device, neighbours: int, gpus: int) -> None:
+    """Raises BadInput where processes would have to share a GPU."""
+    if device.type == "cuda" and neighbours > gpus:
+        raise BadInput(
+            f"{neighbours} processes were started on this machine, which has {gpus} GPU{'s' * (gpus != 1)}; start one "
+            f"a GPU (--nproc-per-node {gpus}), or give --device cpu"
+        )
+
+
 @cache
 def together() -> Together | None:
     """None for a process by itself.  Joins the others the first time it is asked.  Raises RankLost."""
@@ -216,9 +230,10 @@ def together() -> Together | None:
     if ranks < 2 or (joined := job()) is None:
         return None
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    if torch.cuda.is_available():
+    backend = "gloo"
+    if torch.cuda.is_available() and neighbours() <= torch.cuda.device_count():
         torch.cuda.set_device(local)
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        backend = "cpu:gloo,cuda:nccl"
     with hearing():
         dist.init_process_group(backend, store=joined.store, rank=rank, world_size=ranks, timeout=silence())
         words = dist.new_group(backend="gloo", timeout=silence())
