@@ -66,6 +66,7 @@ def cost(cell: Cell) -> Cell:
     levels = {"partitions": 1} if cell["method"] == "fifo" else {"steps": cell["levels"]}
     run = Run.of({"prompt": PROMPT, "method": cell["method"], "frames": cell["frames"], "guidance": 1.0, **levels})
     session = Session(resolve(run))
+    session.model.embed([PROMPT])  # loaded, which all methods do alike
     began, first = time.process_time(), 0.0
     for number, _ in enumerate(session.frames()):
         first = first or (time.process_time() - began if number == 0 else 0.0)
@@ -95,8 +96,8 @@ def quality(cell: Cell, folder: Path) -> Cell:
     else:
         said = {"prompt": plain(caption), "seed": cell["seed"], "frames": cell["frames"], "method": cell["method"]}
         said |= {} if cell.get("eta") is None else {"eta": cell["eta"]}
-        if (n := cell.get("partitions")) is not None:
-            said |= {"partitions": n} if cell["method"] == "fifo" else {"steps": n * card("embedded").window}
+        n = cell["partitions"]
+        said |= {"partitions": n} if cell["method"] == "fifo" else {"steps": n * card("embedded").window}
         video = np.stack(list(Session(resolve(Run.of(said))).frames()))
     out = {**cell, "caption": plain(caption), "seconds": time.process_time() - began}
     for name, values in right(trained_judge(sprites, 64, folder), video, caption).items():
@@ -255,7 +256,8 @@ def main() -> None:
         show(f"methods: time and memory against length, {about}", list(costs(made)))
     else:
         ways: list[Cell] = [{"method": name} for name in ("world", *said.methods)]
-        plan = {"frames": said.frames} | ({} if said.partitions is None else {"partitions": said.partitions})
+        n = said.partitions or card("embedded").partitions
+        plan = {"frames": said.frames, "partitions": n}
         cells = [{**way, **plan, "seed": seed} for seed in range(said.seeds) for way in ways]
         if said.even:  # FreeNoise's eta is 0: what the others are at that
             ways = [
@@ -267,7 +269,7 @@ def main() -> None:
         kept = said.kept or said.folder / "compare-quality.jsonl"
         made = fill(cells, kept, ["quality", "--folder", str(said.folder)])
         render(said.folder, said.seeds, said.frames)
-        about = f"{said.frames} frames, n {said.partitions or card('embedded').partitions}, {said.seeds} seeds"
+        about = f"{said.frames} frames, n {n}, {said.seeds} seeds"
         show(f"methods: share of frames by motion, {about}", list(motions(made)))
         show(f"methods: what shows and drift behind each, {about}", list(scores(made)))
 

@@ -17,8 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fifo_diffusion.evaluate.measure import mean_and_error
-from paired import STUDENT
+from fifo_diffusion.evaluate.measure import mean_and_error, student
 from report import Row, show
 
 KEPT = Path(__file__).with_name("results.jsonl")
@@ -46,7 +45,7 @@ def drifts(seeds: Mapping[int, Rows]) -> Iterator[Row]:
         if error is None:
             yield row
             continue
-        limit = STUDENT[min(len(ways) - 1, len(STUDENT)) - 1]
+        limit = student(len(ways) - 1)
         row |= {"last minus first ±": error, "told apart": "yes" if abs(mean) > limit * error else "no"}
         yield row | {"of seeds, up": sum(way > 0 for way in ways), "down": sum(way < 0 for way in ways)}
 

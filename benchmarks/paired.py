@@ -18,12 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 
-from fifo_diffusion.evaluate.measure import mean_and_error
+from fifo_diffusion.evaluate.measure import mean_and_error, student
 from fifo_diffusion.evaluate.result import Evaluation, SetResult, read
 from report import Row, bars, show
 
-# Student's t, two-sided 5 %, by degrees of freedom (1, 2, ...)
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 HISTOGRAM = "motion histogram (DIS)"
 
 
@@ -76,7 +74,7 @@ def differences(found: Evaluation, first: str) -> Iterator[Row]:
             apart, error = mean_and_error(pairs)
             assert apart is not None
             assert error is not None
-            limit = STUDENT[min(len(pairs) - 1, len(STUDENT)) - 1]
+            limit = student(len(pairs) - 1)
             row |= {f"- {other.name}": apart, f"- {other.name} ±": error}
             row[f"told apart from {other.name}"] = "yes" if abs(apart) > limit * error else "no"
         if len(row) > 1:

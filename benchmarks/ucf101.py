@@ -43,6 +43,7 @@ from fifo_diffusion.models import card
 from fifo_diffusion.models.latte_classes import CLASSES
 from fifo_diffusion.session import Session
 from fifo_diffusion.sinks import Frame
+from fifo_diffusion.whole import write_whole
 from report import Row, show
 
 MODEL = "latte-ucf101"
@@ -64,7 +65,7 @@ class Kept:
         first, *rest = map(json.loads, whole)
         if first != self.what:
             raise BadInput(f"{self.path} is of {json.dumps(first)}; give --folder another one, or the same settings")
-        self.path.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
+        write_whole(self.path, "".join(line + "\n" for line in whole).encode())
         return rest
 
     def add(self, line: dict[str, Any]) -> None:

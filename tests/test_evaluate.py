@@ -33,7 +33,7 @@ from fifo_diffusion.evaluate.flow import Motion
 from fifo_diffusion.evaluate.gates import judge_file
 from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge
 from fifo_diffusion.evaluate.known import known
-from fifo_diffusion.evaluate.measure import Bench, mean_and_error, names_of
+from fifo_diffusion.evaluate.measure import Bench, mean_and_error, names_of, student
 from fifo_diffusion.evaluate.metric import Gather, Meter, Metric, Quantity, Reading, Score, SetMetric, Video
 from fifo_diffusion.evaluate.page import _best
 from fifo_diffusion.evaluate.picture import Picture
@@ -546,6 +546,12 @@ def test_errors_over_videos() -> None:
     assert mean_and_error([]) == (None, None)
     assert mean_and_error([3.0]) == (3.0, None)
     assert mean_and_error([1.0, 3.0]) == (2.0, 1.0)
+
+
+def test_students_t_of_few_and_of_many() -> None:
+    """From printed tables."""
+    wanted = {1: 12.706, 2: 4.303, 10: 2.228, 11: 2.201, 31: 2.040, 100: 1.984, 10_000: 1.960}
+    assert {degrees: round(student(degrees), 3) for degrees in wanted} == pytest.approx(wanted, abs=2e-3)
 
 
 def test_metrics_are_chosen_by_name() -> None:

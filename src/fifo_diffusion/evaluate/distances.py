@@ -127,7 +127,8 @@ class VideoDistance(_Distance):
                 f"inception score ({seen})",
                 "",
                 "of Kinetics' 400 classes: sure of each clip, and many kinds of clips (arXiv:1606.03498); published "
-                "scores of UCF-101 are of C3D and do not compare; its error takes clips as independent",
+                "scores of UCF-101 are of C3D and do not compare; the fewer clips the lower; its error takes clips as "
+                "independent",
                 "higher",
             ),
         )
@@ -143,7 +144,8 @@ class VideoDistance(_Distance):
         assert reference.score is not None
         if ours.score.count:
             value, error = ours.score.score()
-            real = f"; the reference has {reference.score.score()[0]:.2f}" if reference.score.count else ""
+            there = reference.score.count
+            real = f"; the reference's {there} have {reference.score.score()[0]:.2f}" if there else ""
             yield Score(self.quantities[2], value, f"{ours.score.count} {self.what}{real}", error=error)
 
 

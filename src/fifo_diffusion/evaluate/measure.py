@@ -19,6 +19,8 @@ from fifo_diffusion.evaluate.result import About, Distance, Mean, Measured, SetR
 from fifo_diffusion.evaluate.series import Series
 from fifo_diffusion.evaluate.sheets import Sheet, Watching
 
+# Student's t, two-sided 5 %, by degrees of freedom (1, 2, ...)
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 COURSE = 256  # bins that are told of a quantity's course
 PICTURED = 60  # videos of a set whose sheets are kept
 STOPPED = "stopped by Ctrl-C"
@@ -203,6 +205,13 @@ def means(videos: Sequence[VideoResult]) -> dict[str, Mean]:
         assert mean is not None
         out[name] = Mean(mean=mean, error=error, drift=drift, drift_error=drift_error, videos=len(of))
     return out
+
+
+def student(degrees: int) -> float:
+    """How many standard errors make each side of a 95 % interval; past the table by Cornish and Fisher's expansion."""
+    if degrees <= len(STUDENT):
+        return STUDENT[degrees - 1]
+    return 1.95996 + 2.37227 / degrees + 2.8225 / degrees**2
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fifo_diffusion.evaluate.gates import WANTED, WITHIN, Gate, drawn
 from fifo_diffusion.evaluate.judge import Judge, Right, shares, verdicts
+from fifo_diffusion.evaluate.measure import student
 from fifo_diffusion.evaluate.metric import Video
 from fifo_diffusion.evaluate.temporal import Flicker
 from fifo_diffusion.models import card
@@ -29,7 +30,6 @@ from fifo_diffusion.world.clips import Caption, World
 
 BLOCK = 100  # frames
 STEADY = 15.0  # %: of real renders' jitter, how far a stream's may be away
-NORMAL = 1.96  # standard errors on each side of 95 %
 
 Found = Mapping[str, Any]  # "right": by block, what is right of every stretch; "jitter": the mean, see `Flicker`
 
@@ -94,7 +94,7 @@ def stream_gates(kind: str, base: Mapping[str, float], seen: Sequence[Found], re
         yield Gate(f"streams, worst {BLOCK} frames beside base clips: {name}", worst, -WITHIN, "pts")
         trends = np.array([trend for one in seen if (trend := _trend(one["right"], name)) is not None])
         if len(trends) > 1:
-            most = trends.mean() + NORMAL * trends.std(ddof=1) / len(trends) ** 0.5
+            most = trends.mean() + student(len(trends) - 1) * trends.std(ddof=1) / len(trends) ** 0.5
             yield Gate(f"streams, change over the video at most: {name}", round(float(most), 6) + 0.0, 0.0, "pts")
     jitter = float(np.mean([one["jitter"] for one in seen]))
     yield Gate(

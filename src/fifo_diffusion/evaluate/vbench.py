@@ -23,8 +23,8 @@ READS = (".mp4", ".gif")
 # dimension -> what it says, and how much larger than 1 its per-video results are
 DIMENSIONS: Mapping[str, tuple[str, float]] = {
     "dynamic_degree": ("whether the video moves, by RAFT", 1.0),
-    "subject_consistency": ("cosine similarity of DINO features to the first and the last frame", 1.0),
-    "background_consistency": ("cosine similarity of CLIP features to the first and the last frame", 1.0),
+    "subject_consistency": ("cosine similarity of DINO features to the first frame and to the one before", 1.0),
+    "background_consistency": ("cosine similarity of CLIP features to the first frame and to the one before", 1.0),
     "motion_smoothness": ("how well AMT's interpolation foretells every other frame", 1.0),
     "aesthetic_quality": ("LAION's predictor on CLIP features", 1.0),
     "imaging_quality": ("MUSIQ, trained on SPAQ", 100.0),

@@ -22,8 +22,11 @@ STOP = 0.25  # the deviation of the Gaussian low-pass, in parts of the highest f
 
 @dataclass(frozen=True)
 class SpectralBlend:
-    """A rule for attention along frames.  The filter goes along frames only, since tokens of some networks have no
-    picture to be filtered in; there it is the paper's.
+    """A rule for attention along frames.
+
+    The filter goes along frames only, since tokens of some networks have no picture to be filtered in.  Windows are
+    FreeNoise's, one for `stride` frames; the authors' code gives every frame its own window, the 8 frames on each side
+    of it, and blends nothing in where the picture is largest.
     """
 
     local: Windowed

@@ -2,7 +2,7 @@
 
 At every level each clip is answered by itself, and where clips overlap a frame goes on by the mean of what they say
 (sec. 4.1: the least-squares solution, with the same weight for every frame).  The mean is taken of the answers; the
-step is linear in them, so it is the mean of the steps too.  Letters as in `setting`.
+step is linear in them (where the schedule sets no limit), so it is the mean of the steps too.  Letters as in `setting`.
 """
 
 from __future__ import annotations
