@@ -16,7 +16,7 @@ from fifo_diffusion.batch.pool import Task
 from fifo_diffusion.batch.results import Result, fingerprint
 from fifo_diffusion.checkpoint import Description
 from fifo_diffusion.config import Decided
-from fifo_diffusion.decide import resolve
+from fifo_diffusion.decide import PLACE, resolve
 from fifo_diffusion.errors import BadInput, FifoError
 from fifo_diffusion.models import card
 from fifo_diffusion.runs import Warn, choose
@@ -24,8 +24,7 @@ from fifo_diffusion.session import Watch
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output
 
-_PLACE = {"device", "dtype", "batch", "memory", "halves", "compile"}
-"""Settings that follow from where a run is computed, unless the job says them."""
+_PLACE = PLACE | {"device", "dtype"}  # unless the job says them
 
 LET_GO = 60.0  # seconds for a worker that was given up to let go of its video
 
