@@ -54,6 +54,7 @@ class Ended:
 
     number: int
     result: Result
+    broken: bool = False  # an error of no known kind: what is left of its process may fail whatever comes next
 
 
 @dataclass(frozen=True)
