@@ -62,7 +62,8 @@ class Cluster:
         self._most, self._waiting = most, deque[Task]()
         self._under_way: dict[Any, Task] = {}  # by what Ray calls the answer
         self._begun: set[int] = set()
-        self._fit, self._unfit = {str(node["NodeID"]) for node in there}, set[str]()
+        self._fit = {str(node["NodeID"]) for node in there}  # asked before any work
+        self._unfit = set[str]()  # found since, whether they joined later or see the folder no more
         self._stopping = False
         try:
             check_seen(self._token, there)

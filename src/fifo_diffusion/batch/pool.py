@@ -59,7 +59,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker died over it."""
+    """The worker died over it, or left it unasked."""
 
     number: int
     why: str

@@ -115,7 +115,7 @@ def _warned(warn: Warn) -> Iterator[None]:
 def _told_shortly(wrong: Exception, warn: Warn) -> str:
     """In one sentence; of a fault that is not known all of it is a warning."""
     if isinstance(few := no_memory_left(wrong), OutOfMemory):
-        return str(few)
+        return str(few).replace("--", "")  # a list has settings where the command has flags
     warn(traceback.format_exc())
     return f"{type(wrong).__name__}: {str(wrong).strip() or 'no more is known'}".splitlines()[0]
 
