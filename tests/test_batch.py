@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import cache
 from io import StringIO
@@ -20,10 +22,11 @@ from rich.console import Console
 from fifo_diffusion import api, checkpoint, sidecar
 from fifo_diffusion.batch.driver import Driver, opened
 from fifo_diffusion.batch.jobs import Job, read
-from fifo_diffusion.batch.local import Local, _start
+from fifo_diffusion.batch.local import _STOP, Local, _start
 from fifo_diffusion.batch.results import Result, Results, fingerprint
 from fifo_diffusion.batch.table import Table
-from fifo_diffusion.errors import BadInput, FifoError
+from fifo_diffusion.errors import BadInput, FifoError, OutputError
+from fifo_diffusion.session import Watch
 from fifo_diffusion.sinks import read_frames
 
 pytestmark = pytest.mark.xdist_group("processes")  # many of them at once, so one such test at a time
@@ -78,6 +81,21 @@ def run(folder: Path, *said: str) -> tuple[int, str]:
     driver = start(folder, *said)
     text = driver.communicate(timeout=LONG_ENOUGH)[1].decode()
     return driver.returncode, text
+
+
+def drive(
+    folder: Path, stopping: Callable[[Local], bool] = lambda pool: False, every: float = 0.1, tries: int = 1
+) -> tuple[dict[str, dict[str, Any]], str]:
+    """The list by one worker of this process's: the results by name, and what was said.
+
+    stopping: asked again and again whether to stop.
+    """
+    listed, told = read(folder / "jobs.jsonl"), Console(file=StringIO())
+    with opened(folder / "jobs.jsonl", listed, folder / "out") as (kept, left), closing(Local(1)) as pool:
+        table = Table(told, listed, kept.lines, left, True)
+        Driver(listed, left, folder / "out", pool, kept, table, every, 3, tries, lambda: stopping(pool)).run()
+    assert isinstance(told.file, StringIO)
+    return {line["name"]: line for line in results(folder)}, told.file.getvalue()
 
 
 def owner(driver: int, partial: Path) -> int:
@@ -148,31 +166,159 @@ def test_a_job_that_fails_leaves_the_others_be(tmp_path: Path) -> None:
     jobs, out = write(tmp_path, 300, 20), tmp_path / "out"
     partial = out / "1.partial.mp4"
 
-    def kill() -> bool:
+    def kill(_: Local) -> bool:
         """In place of asking whether to stop."""
         if not killed and partial.exists() and reached(out / "1.mp4.run"):
             killed.append(owner(os.getpid(), partial))
             os.kill(killed[0], signal.SIGKILL)
         return False
 
-    def drive() -> dict[str, dict[str, Any]]:
-        listed, told = read(tmp_path / "jobs.jsonl"), Console(file=StringIO())
-        with opened(tmp_path / "jobs.jsonl", listed, out) as (kept, left), closing(Local(1)) as pool:
-            Driver(listed, left, out, pool, kept, Table(told, listed, kept.lines, left, True), 0.1, 3, 1, kill).run()
-        return {line["name"]: line for line in results(tmp_path)}
-
     killed: list[int] = []
-    lines = drive()
+    lines, _ = drive(tmp_path, kill)
     assert lines["1.mp4"]["state"] == "failed"
     assert "its worker was killed by SIGKILL, after it was tried once" in lines["1.mp4"]["error"]
     assert lines["2.mp4"]["state"] == "done"
     assert sidecar.read(out / "2.mp4.json").machine["threads"] == 3
     api.make(Job.of({**jobs[1], "seed": 9}).run, str(tmp_path / "other.mp4"))
     (tmp_path / "other.mp4").rename(out / "2.mp4")
-    lines = drive()
+    lines, _ = drive(tmp_path, kill)
     assert (lines["1.mp4"]["state"], lines["1.mp4"]["sha256"]) == ("done", quiet(json.dumps(jobs[0])))
     assert lines["2.mp4"]["state"] == "failed"
     assert "2.mp4 is not as the run in" in lines["2.mp4"]["error"]
+
+
+def test_a_worker_that_stops_unasked_is_one_that_was_lost(tmp_path: Path) -> None:
+    jobs, told = write(tmp_path, 300), False
+
+    def tell(pool: Local) -> bool:
+        """Of a stop, but only to the worker."""
+        nonlocal told
+        if not told and reached(tmp_path / "out/1.mp4.run"):
+            pool._send(pool._seats[0], _STOP)
+            told = True
+        return False
+
+    lines, said = drive(tmp_path, tell, tries=2)
+    assert "1.mp4: its worker stopped, and nobody had asked it to; it is tried again from its last checkpoint" in said
+    assert lines["1.mp4"]["tries"] == 2
+    check_done(tmp_path, jobs)
+
+
+FAULTY = r"""
+import re
+import torch
+from fifo_diffusion.cli import main
+from fifo_diffusion.models.gauss import GaussianVideo
+
+usual, broken = GaussianVideo.__call__, False
+
+def call(self, z, t, cond, /):
+    global broken
+    side = z.shape[-1]
+    if len(z) > 1:
+        raise torch.OutOfMemoryError
+    if side == 22:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 4 GiB")
+    if side == 20:
+        at = torch.empty(2**26).data_ptr()
+        (heap,) = re.findall(r"(\w+)-(\w+) .*\[heap\]", open("/proc/self/maps").read())
+        assert int(heap[0], 16) <= at < int(heap[1], 16), "freed memory is given back"
+    broken = broken or side == 18
+    if broken:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    return usual(self, z, t, cond)
+
+GaussianVideo.__call__ = call
+if __name__ == "__main__":  # and not in the workers, which read this file too
+    main()
+"""
+
+
+def test_a_worker_says_and_survives_what_the_command_does(tmp_path: Path) -> None:
+    """Too little memory is a sentence, a batch that does not fit a warning; a device that faulted is left to none."""
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    sides = {"fits_not.mp4": 16, "illegal.mp4": 18, "after.mp4": 16, "heap.mp4": 20, "memory.mp4": 22}
+    jobs = [{**SMALL, "output": name, "prompt": "1", "frames": 2, "size": [n, n]} for name, n in sides.items()]
+    jobs = [{**job, "batch": 2 if job["output"] == "fits_not.mp4" else 1} for job in jobs]
+    (tmp_path / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
+    command = [sys.executable, "faulty.py", "batch", "jobs.jsonl", "--out", "out", "--workers", "1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=LONG_ENOUGH)
+    said = done.stderr.decode()
+    assert done.returncode == 1, said
+    lines = {line["name"]: line for line in results(tmp_path)}
+    assert {name: line["error"] for name, line in lines.items() if line["state"] != "failed"} == {
+        "fits_not.mp4": None,
+        "after.mp4": None,
+        "heap.mp4": None,
+    }, said
+    assert lines["illegal.mp4"]["error"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert lines["memory.mp4"]["error"] == (
+        "the memory of the GPU does not suffice (2.00 GiB more were asked for); memory low, batch 1, fp8 weights or a "
+        "smaller size need less"
+    )
+    assert {line["tries"] for line in lines.values()} == {1}
+    assert said.count("warning: fits_not.mp4: 2 windows at once do not fit") == 1
+    assert "UserWarning" not in said
+    assert said.count("Traceback") == 1  # of what nobody knows
+    assert "warning: illegal.mp4: Traceback" in said
+
+
+def stop_at(frame: int, aside: tuple[Path, Path] | None = None) -> Watch:
+    """Ctrl-C when a frame comes out.  aside: what is copied just before, as a kill would leave it, and where to."""
+
+    def watch(stage: str, done: int, total: int) -> None:
+        if stage == "streaming" and done == frame:
+            if aside is not None:
+                shutil.copytree(*aside)
+            raise KeyboardInterrupt
+
+    return watch
+
+
+def test_all_methods_and_pictures_without_checkpoints_are_brought_to_their_end(tmp_path: Path) -> None:
+    out, other = tmp_path / "out", {name: value for name, value in ONE.items() if name != "partitions"}
+    jobs: list[dict[str, Any]] = [
+        {**other, "output": "plain.mp4", "frames": 20, "method": "plain"},
+        {**other, "output": "chunked.mp4", "frames": 20, "method": "chunked", "steps": 8, "overlap": 4},
+        {**ONE, "output": "stopped", "frames": 20},
+        {**ONE, "output": "killed", "frames": 20},
+    ]
+    (tmp_path / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
+    out.mkdir()
+    stop = stop_at(5, (out / "stopped", out / "killed"))
+    with pytest.raises(KeyboardInterrupt):
+        api.make(Job.of(jobs[2]).run, str(out / "stopped"), scale=1, checkpoint_every=0, watch=stop)
+    assert [(out / name / "fifo.json").exists() for name in ("stopped", "killed")] == [True, False]
+    for name in ("stopped", "killed"):
+        for changes in ({"seed": 1}, {"scale": 2}):
+            with pytest.raises(BadInput, match="made otherwise"):
+                check_list(tmp_path, {**jobs[2], "output": name, **changes})
+    shutil.copytree(out / "killed", out / "strange")
+    (out / "strange" / "frame_000000.png").write_bytes(b"somebody's own")
+    with pytest.raises(BadInput, match="already holds"):
+        check_list(tmp_path, {**jobs[2], "output": "strange"})
+    (tmp_path / "jobs.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
+    drive(tmp_path, every=0)
+    check_done(tmp_path, jobs)
+    for name in ("stopped", "killed"):
+        assert len(list((out / name).glob("frame_*.png"))) == 20
+        assert sidecar.read(out / name / "fifo.json").frames_written == 20
+        assert not (out / name / "fifo.run").exists()
+
+
+def test_a_list_that_asks_for_less_than_a_killed_video_has_is_refused(tmp_path: Path) -> None:
+    (making := tmp_path / "making").mkdir()
+    stop = stop_at(50, (making, tmp_path / "out"))
+    with pytest.raises(KeyboardInterrupt):
+        api.make(Job.of({**ONE, "frames": 90}).run, str(making / "a.mp4"), scale=1, checkpoint_every=1e-9, watch=stop)
+    held = sum(1 for _ in read_frames(tmp_path / "out/a.partial.mp4"))
+    assert held > 30
+    says = (
+        rf"line 1: a.mp4 has {held} frames already, .* says frames 30; give the job {held} or more, or another output"
+    )
+    with pytest.raises(BadInput, match=says):
+        check_list(tmp_path, {**ONE, "frames": 30})
+    check_list(tmp_path, {**ONE, "frames": held})
 
 
 def check_list(folder: Path, *jobs: object) -> None:
@@ -208,6 +354,18 @@ ONE = {**SMALL, "output": "a.mp4", "prompt": "1"}
         ({**ONE, "output": "b.mp4", "script": "none.yaml"}, "none.yaml cannot be read"),
         ({**ONE, "output": "b.mp4", "script": "none.yaml", "cues": []}, "both script and cues"),
         ({**ONE, "output": "b.mp4", "lora": ["none.safetensors"]}, "is not there"),
+        ({**ONE, "output": "b.mp4", "script": 5}, "script is 5; give the name of a YAML file"),
+        ({**ONE, "output": "b.mp4", "script": "none.yaml", "model": []}, "model is []; it must be a valid string"),
+        ({**ONE, "output": "b.mp4", "script": "none.yaml", "model": None}, "model is None"),
+        ({**ONE, "output": "b" * 252 + ".mp4"}, "a name of 256 bytes"),
+        ({**ONE, "output": "\u00e4" * 126 + ".mp4"}, "a name of 256 bytes"),
+        ({**ONE, "output": "b\0.mp4"}, "'output' has a character that no file takes"),
+        ({**ONE, "output": "b\ud800.mp4"}, "'output' has a character that no file takes"),
+        ({**ONE, "output": "b.mp4", "cues": [{"at": 9, "prompt": "\udfff"}]}, "'cues' has a character that no file"),
+        ({**ONE, "output": "b.mp4", "script": "\0"}, "'script' has a character that no file takes"),
+        ({**ONE, "output": "b.mp4", "\ud800": 1}, "has a character that no file takes"),
+        pytest.param('{"seed": ' + "9" * 5000 + "}", "a number of 5000 digits, 99999999...; no setting", id="digits"),
+        pytest.param("[" * 100_000, "nested too deeply", id="a deep line"),
     ],
 )
 def test_a_bad_line_is_named_before_any_work(line: object, says: str, tmp_path: Path) -> None:
@@ -291,12 +449,13 @@ def test_a_job_may_name_a_script_and_files_from_here(tmp_path: Path, monkeypatch
     for name in ("clip.png", "lora.safetensors", "weights"):
         Path(name).touch()
     line = {"output": "a/", "script": "story.yaml", "fps": 4, "negative_prompt": "a line\u2028and another"}
-    line |= {"clip": "clip.png", "weights": "weights", "lora": ["lora.safetensors:0.5"]}
+    line |= {"clip": "clip.png", "weights": "weights", "lora": ["lora.safetensors:0.12345678", "lora.safetensors"]}
     Path("jobs.jsonl").write_text(json.dumps(line, ensure_ascii=False))
     (job,) = read(Path("jobs.jsonl")).values()
     assert [(cue.at, cue.prompt) for cue in job.run.cues] == [(0, "1"), (8, "2")]
     assert job.clip == str(tmp_path / "clip.png")
-    assert (job.weights, job.lora) == (str(tmp_path / "weights"), (f"{tmp_path / 'lora.safetensors'}:0.5",))
+    assert job.weights == str(tmp_path / "weights")
+    assert job.lora == tuple(f"{tmp_path / 'lora.safetensors'}:{scale}" for scale in ("0.12345678", "1"))
     assert job.negative_prompt == "a line\u2028and another"
     assert job.output == "a"
 
@@ -308,3 +467,20 @@ def test_two_batches_do_not_share_a_folder(tmp_path: Path) -> None:
         pytest.raises(BadInput, match="another batch"),
     ):
         check_list(tmp_path, ONE)
+
+
+def test_what_a_killed_driver_left_is_taken_away_and_a_folder_that_has_gone_is_no_fault_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "jobs.jsonl").write_text(json.dumps(ONE))
+    jobs, out = read(tmp_path / "jobs.jsonl"), tmp_path / "out"
+
+    def make() -> None:
+        with opened(Path("-"), jobs, out) as (kept, _):
+            shutil.rmtree(out)  # by somebody else, while its first batch is at work
+            kept.add(Result(name="a.mp4", state="done"))
+
+    with pytest.raises(OutputError, match=r"results\.jsonl cannot be written"):
+        make()
+    (out / ".batch").mkdir(parents=True)
+    (left := out / ".batch" / "seen-0123").touch()
+    with opened(Path("-"), jobs, out):
+        assert not left.exists()

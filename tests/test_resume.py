@@ -446,6 +446,32 @@ def test_a_kill_while_the_index_is_moved_leaves_nothing_behind(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "frames"])
+def test_a_kill_between_the_sidecar_and_the_end_of_the_run_costs_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A run that called itself whole before its sidecar stood there could not be gone on with, nor be believed."""
+    output, usual = tmp_path / name, checkpoint.describe
+
+    def describe(folder: Path, said: checkpoint.Description) -> None:
+        if said.whole is not None:
+            raise SystemExit  # in place of a kill
+        usual(folder, said)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "describe", describe)
+        with pytest.raises(SystemExit):
+            api.make(run_of(40), str(output), checkpoint_every=OFTEN)
+    beside, there = sidecar.path_beside(str(output)), api.left(str(output))
+    assert beside is not None
+    assert sidecar.read(beside).frames_sha256 == straight(output.suffix, 40, 4)[1]
+    assert there is not None
+    assert there[1].whole is None
+    api.carry_on(str(output))
+    assert content(output) == straight(output.suffix, 40, 4)[0]
+    assert sidecar.read(beside).frames_sha256 == straight(output.suffix, 40, 4)[1]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "frames"])
 def test_a_full_disk_leaves_what_is_needed_to_go_on(tmp_path: Path, name: str) -> None:
     """A limit on the size of files stands for the full disk (for pictures: one of no room at all)."""
     output = tmp_path / name

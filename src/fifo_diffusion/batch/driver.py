@@ -14,12 +14,10 @@ from fifo_diffusion import checkpoint as checkpoints
 from fifo_diffusion.batch import jobs as lists
 from fifo_diffusion.batch.jobs import Job
 from fifo_diffusion.batch.pool import Begun, Ended, Event, Lost, Moved, Pool, Task, Warned
-from fifo_diffusion.batch.results import Result, Results
+from fifo_diffusion.batch.results import OWN, SEEN, Result, Results
 from fifo_diffusion.batch.table import Table
 from fifo_diffusion.batch.work import check
 from fifo_diffusion.errors import BadInput, FifoError, OutputError
-
-OWN = ".batch"  # the folder in DIR that is the batch's own
 
 
 @contextmanager
@@ -35,11 +33,13 @@ def opened(path: Path, jobs: Mapping[int, Job], folder: Path) -> Iterator[tuple[
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}); name another with --out") from error
     with _alone(folder):
         try:
+            for token in (folder / OWN).glob(f"{SEEN}*"):  # which a killed driver left
+                token.unlink(missing_ok=True)
             results = Results(folder)
             yield results, _checked(path, jobs, folder, results)
         except FifoError:
             if made:  # and nothing was put into it
-                shutil.rmtree(folder / OWN)
+                shutil.rmtree(folder / OWN, ignore_errors=True)  # somebody may have taken it away meanwhile
                 with suppress(OSError):
                     folder.rmdir()
             raise
@@ -117,6 +117,8 @@ class Driver:
                 self.table.moved(number, stage, done, total)
             case Warned(_, text):
                 self.table.warned(number, text)
+            case Ended(_, result) if result.state == "stopped" and not self.stopping():
+                self._lost(number, "its worker stopped, and nobody had asked it to")
             case Ended(_, result) if result.state == "stopped" and not result.frames:
                 self.table.waits(number)  # it has not begun
             case Ended(_, result):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,8 @@ from fifo_diffusion.config import Run
 from fifo_diffusion.errors import BadInput
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
+_LONGEST = 200  # bytes of a name: a file system has room for 255, and what stands beside a video has a longer one
+_DIGITS = 19  # of a whole number: a seed has the most
 
 
 class Job(Run):
@@ -33,6 +35,8 @@ class Job(Run):
             raise ValueError(f"it is {output!r}; give the name of a file or folder in DIR, such as balloon.mp4")
         if ".partial" in name:
             raise ValueError(f"it is {output!r}, but files under way are called .partial; give another name")
+        if (size := len(name.encode())) > _LONGEST:
+            raise ValueError(f"it is a name of {size} bytes, {name[:20]}...; give one of at most {_LONGEST}")
         return name
 
     @field_validator("frames")
@@ -53,8 +57,8 @@ class Job(Run):
 
     @property
     def run(self) -> Run:
-        """Without what is not of the run."""
-        return Run.of({name: getattr(self, name) for name in Run.model_fields})
+        """Without what is not of the run, and with only what was said: a method refuses what it has no use for."""
+        return Run.of({name: getattr(self, name) for name in Run.model_fields if name in self.model_fields_set})
 
 
 def read(path: Path) -> dict[int, Job]:
@@ -98,14 +102,47 @@ def refuse(wrong: list[str]) -> None:
 
 def _job(line: str) -> Job:
     try:
-        said = json.loads(line)
+        return Job.of(_in_full(_scripted(_object(line))))
+    except RecursionError:
+        raise BadInput("it, or its script, is nested too deeply; a job is one object on one line") from None
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        said = json.loads(line, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise BadInput(
             f"it is not JSON ({error.msg} at column {error.colno}); a job is one object on one line"
         ) from None
     if not isinstance(said, dict):
         raise BadInput('it is no object; a job is one, such as {"prompt": "a whale", "output": "a.mp4"}')
-    return Job.of(_in_full(_scripted(said)))
+    for name, value in said.items():
+        if not all(map(_can_be_written, _texts([name, value]))):
+            raise BadInput(f"{name!a} has a character that no file takes, NUL or half of a pair; leave it out")
+    return said
+
+
+def _whole(digits: str) -> int:
+    """Python itself can neither read nor show one of some thousand digits."""
+    if len(digits.lstrip("-")) > _DIGITS:
+        raise BadInput(f"it has a number of {len(digits)} digits, {digits[:8]}...; no setting is that large")
+    return int(digits)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts in what JSON says, names of settings too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts([*value.keys(), *value.values()])
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _can_be_written(text: str) -> bool:
+    """Half of a pair stands for nothing in UTF-8; NUL is the end of a name and of a tag."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _scripted(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,10 +153,12 @@ def _scripted(said: Mapping[str, Any]) -> dict[str, Any]:
     named = said.pop("script", None)
     if named is None:
         return said
+    if not isinstance(named, str):
+        raise BadInput(f"script is {named!r}; give the name of a YAML file of prompts")
     if "cues" in said:
         raise BadInput("both script and cues were given; put all prompts into one of them")
-    pace = Run.of({"prompt": "-", "fps": said.get("fps")}).fps or card(said.get("model", "embedded")).fps
-    cues = script.read(Path(named), pace)
+    known = Run.of({"prompt": "-", **{name: said[name] for name in ("model", "fps") if name in said}})
+    cues = script.read(Path(named), known.fps or card(known.model).fps)
     return said | script.table(cues, said.get("prompt"))
 
 
@@ -140,4 +179,4 @@ def _lora_in_full(given: Any) -> Any:
     if not isinstance(given, str):
         return given
     file, scale = find_lora(given)
-    return f"{os.path.abspath(file)}:{scale:g}"
+    return f"{os.path.abspath(file)}:{repr(scale).removesuffix('.0')}"

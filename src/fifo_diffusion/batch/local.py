@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from threading import Lock
 
 from fifo_diffusion.batch.jobs import Job
 from fifo_diffusion.batch.pool import PAUSE, Begun, Ended, Event, Lost, Moved, Task, Warned
@@ -109,6 +110,8 @@ class Local:
                 events.append(event)
                 if isinstance(event, Ended):
                     seat.task = None
+                    if event.broken:
+                        _vacate(seat)
         except (EOFError, OSError):
             assert seat.task is not None
             assert seat.process is not None
@@ -131,6 +134,18 @@ def _devices() -> list[tuple[str, str | None]]:
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     seen = named.split(",") if named else [str(i) for i in range(count)]
     return [(f"cuda:{i}", seen[i].strip()) for i in range(count)]
+
+
+def _vacate(seat: _Seat) -> None:
+    """End a process that has said all it had to say, at once, for its device may never answer; the next job finds the
+    seat free.
+    """
+    assert seat.process is not None
+    assert seat.pipe is not None
+    seat.process.kill()
+    seat.process.join()
+    seat.pipe.close()
+    seat.process = seat.pipe = None
 
 
 def _start(seat: _Seat) -> None:
@@ -183,8 +198,10 @@ def _serve(pipe: Connection, device: str, visible: str | None) -> None:
 def _do(task: Task, pipe: Connection, device: str) -> None:
     from fifo_diffusion.batch.work import work
 
+    one_at_a_time = Lock()  # a thread that writes frames may warn meanwhile
+
     def say(event: Event) -> None:
-        with suppress(OSError):  # where the driver has gone `watch` sees it
+        with one_at_a_time, suppress(OSError):  # where the driver has gone `watch` sees it
             pipe.send(event)
 
     def warn(text: str) -> None:
@@ -201,4 +218,4 @@ def _do(task: Task, pipe: Connection, device: str) -> None:
             say(Moved(task.number, stage, done, total))
 
     say(Begun(task.number, "cpu" if task.job.device == "cpu" else device, platform.node()))
-    say(Ended(task.number, work(task, watch, warn)))
+    say(work(task, watch, warn))

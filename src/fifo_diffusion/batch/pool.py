@@ -54,11 +54,12 @@ class Ended:
 
     number: int
     result: Result
+    broken: bool = False  # an error of no known kind: what is left of its process may fail whatever comes next
 
 
 @dataclass(frozen=True)
 class Lost:
-    """The worker died over it."""
+    """The worker died over it, or left it unasked."""
 
     number: int
     why: str

@@ -14,6 +14,8 @@ from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.whole import write_whole
 
 NAME = "results.jsonl"
+OWN = ".batch"  # the folder in DIR that is the batch's own
+SEEN = "seen-"  # how files in it are called that nodes are asked whether they see
 
 
 class Result(BaseModel):

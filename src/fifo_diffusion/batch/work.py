@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import time
 import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +18,23 @@ import torch
 from fifo_diffusion import api, sidecar
 from fifo_diffusion import checkpoint as checkpoints
 from fifo_diffusion.batch.jobs import Job
-from fifo_diffusion.batch.pool import Task
+from fifo_diffusion.batch.pool import Ended, Task
 from fifo_diffusion.batch.results import Result, fingerprint
 from fifo_diffusion.checkpoint import Description
 from fifo_diffusion.config import Decided
 from fifo_diffusion.decide import PLACE, resolve
-from fifo_diffusion.errors import BadInput, FifoError
+from fifo_diffusion.devices import keep_freed_memory
+from fifo_diffusion.errors import BadInput, FifoError, OutOfMemory, OutputError
+from fifo_diffusion.memory import no_memory_left
 from fifo_diffusion.models import card
 from fifo_diffusion.runs import Warn, choose
 from fifo_diffusion.session import Watch
 from fifo_diffusion.sidecar import Sidecar
-from fifo_diffusion.sinks import check_output
+from fifo_diffusion.sinks import check_output, read_frames, read_metadata
 
 _PLACE = PLACE | {"device", "dtype"}  # unless the job says them
 
-LET_GO = 60.0  # seconds for a worker that was given up to let go of its video
+LET_GO = 180.0  # seconds for a worker that was given up to let go of its video; NFSv4 keeps a dead node's locks for 90
 
 
 def check(job: Job, folder: Path, before: Result | None) -> bool:
@@ -38,7 +46,7 @@ def check(job: Job, folder: Path, before: Result | None) -> bool:
     run = resolve(job.run.model_copy(update={"device": "cpu"}))  # whatever the workers have
     if job.only_new and run.clip is None:
         raise BadInput("only_new was given without a clip, so all frames are new; leave it out")
-    there = _told(output) if output.exists() else None
+    there = _told(output) if os.path.exists(output) else None
     if there is not None:
         _same(job, run, there)
         if before is not None and _proves(before, there, run) and before.file_sha256 == fingerprint(output):
@@ -46,10 +54,11 @@ def check(job: Job, folder: Path, before: Result | None) -> bool:
     found = described(output)
     if found is not None:
         _same(job, run, found[1])
-    elif there is None and output.is_file():
+        _check_held(job, run, *found)
+    elif there is None and os.path.isfile(output):
         raise BadInput(f"{output} is there and not of this batch; give the job another output, or move that away")
-    scale = card(run.model).scale if job.scale is None else job.scale
-    check_output(str(output), fps=run.fps, size=run.size, scale=scale, crf=job.crf, own=found is not None)
+    own = found is not None or there is not None or _pictured(job, run, output)
+    check_output(str(output), fps=run.fps, size=run.size, scale=_scale(job, run), crf=job.crf, own=own)
     return False
 
 
@@ -66,30 +75,48 @@ def described(output: Path) -> tuple[Path, Description] | None:
     return folder, checkpoints.description(folder)
 
 
-def work(task: Task, watch: Watch, warn: Warn) -> Result:
+def work(task: Task, watch: Watch, warn: Warn) -> Ended:
     """Bring a job to its end and tell what came of it; `watch` raises KeyboardInterrupt to have the video finished
     as it is.
     """
     job, output = task.job, Path(task.folder) / task.job.output
+    keep_freed_memory()
     torch.set_num_threads(task.threads)  # other numbers of threads round differently
     began = time.perf_counter()
-    made, error = None, None
+    made, error, broken = None, None, False
     try:
-        made = _make(task, output, watch, warn)
+        with _warned(warn):
+            made = _make(task, output, watch, warn)
         state = "done"
     except KeyboardInterrupt:
         state = "stopped"
     except FifoError as wrong:
         state, error = "failed", str(wrong)
     except Exception as wrong:  # a device out of memory, or a fault of ours: the other jobs go on
-        warn(traceback.format_exc())
-        state, error = "failed", f"{type(wrong).__name__}: {str(wrong).strip() or 'no more is known'}".splitlines()[0]
+        state, error, broken = "failed", _told_shortly(wrong, warn), True
     made = made or _told(output)
     kept: dict[str, Any] = {} if made is None else {"frames": made.frames_written, "sha256": made.frames_sha256}
     if state == "done":
         kept["file_sha256"] = fingerprint(output)
     spent = round(time.perf_counter() - began, 3)
-    return Result.model_validate({"name": job.output, "state": state, "seconds": spent, "error": error, **kept})
+    result = Result.model_validate({"name": job.output, "state": state, "seconds": spent, "error": error, **kept})
+    return Ended(task.number, result, broken)
+
+
+@contextmanager
+def _warned(warn: Warn) -> Iterator[None]:
+    """What is said by Python's warnings is said of the job, and not to a worker's stderr that nobody reads."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *where: warn(str(message))  # a line, and not a place in code
+        yield
+
+
+def _told_shortly(wrong: Exception, warn: Warn) -> str:
+    """In one sentence; of a fault that is not known all of it is a warning."""
+    if isinstance(few := no_memory_left(wrong), OutOfMemory):
+        return str(few).replace("--", "")  # a list has settings where the command has flags
+    warn(traceback.format_exc())
+    return f"{type(wrong).__name__}: {str(wrong).strip() or 'no more is known'}".splitlines()[0]
 
 
 def _make(task: Task, output: Path, watch: Watch, warn: Warn) -> Sidecar:
@@ -98,6 +125,8 @@ def _make(task: Task, output: Path, watch: Watch, warn: Warn) -> Sidecar:
     how: dict[str, Any] = {"checkpoint_every": task.every, "watch": watch, "warn": warn}
     found = described(output)
     if found is None:
+        if os.path.isdir(output):
+            _clear(job, run, output)
         return api.make(run, str(output), scale=job.scale, crf=job.crf, only_new=job.only_new, **how)
     folder, said = found
     _same(job, run, said)
@@ -111,6 +140,24 @@ def _make(task: Task, output: Path, watch: Watch, warn: Warn) -> Sidecar:
             )
         return made
     return api.carry_on(str(output), frames=run.frames, **how)
+
+
+def _clear(job: Job, run: Decided, output: Path) -> None:
+    """Take this job's own pictures away, where nothing is there to go on with: they are made anew.
+
+    Raises BadInput for those of other settings, OutputError for what cannot be taken away.
+    """
+    there = _told(output)
+    if there is not None:
+        _same(job, run, there)
+    elif not _pictured(job, run, output):
+        return  # none, or somebody's own, which are refused
+    try:
+        for file in output.iterdir():
+            if re.fullmatch(r"frame_\d+\.png|fifo\.json", file.name):
+                file.unlink()
+    except OSError as error:
+        raise OutputError(f"{output} cannot be begun anew: {error.strerror}") from error
 
 
 def _await(folder: Path, watch: Watch) -> None:
@@ -136,19 +183,69 @@ def _told(output: Path) -> Sidecar | None:
         return None
 
 
+def _pictured(job: Job, run: Decided, output: Path) -> bool:
+    """Whether the pictures of a folder say themselves that they are this job's: where there are no checkpoints, a kill
+    leaves nothing beside them that could.  Raises BadInput for those of other settings.
+    """
+    try:
+        then = Decided.of(json.loads(read_metadata(output)["comment"]))
+        width = next(read_frames(output)).shape[1]
+    except (ValueError, KeyError, TypeError, StopIteration, OSError):
+        return False
+    _refuse(job, _settings(job, run, then) | {"scale": (_scale(job, run), width // then.size[0])})
+    return True
+
+
+def _check_held(job: Job, run: Decided, folder: Path, said: Description) -> None:
+    """Raises BadInput for a list that asks for fewer frames than a video that was killed has already."""
+    if said.partial is None:
+        return  # it is finished: see `_same`
+    whole, clip = said.whole or 0, said.clip_frames
+    try:
+        held = choose(folder, said, None, lambda text: None).begun.held
+    except BadInput:  # which is told of this job alone, when it is gone on with
+        return
+    least = max(held, whole + 1) - clip
+    if run.frames < least:
+        raise BadInput(
+            f"{job.output} has {max(held, whole) - clip} frames already, and was to have more; the list now says "
+            f"frames {run.frames}; give the job {least} or more, or another output, or move that video and what stands "
+            f"beside it away to make it anew"
+        )
+
+
 def _same(job: Job, run: Decided, made: Sidecar | Description) -> None:
     """Raises BadInput when the video that is there is of other settings.  More frames than it has may be asked for."""
-    then, scale = made.run, card(run.model).scale if job.scale is None else job.scale
+    pairs = _settings(job, run, made.run) | {"scale": (_scale(job, run), made.scale), "crf": (job.crf, made.crf)}
+    if run.clip is not None:
+        pairs["only_new"] = (job.only_new, made.clip_frames == 0)
+    there = made.frames_written if isinstance(made, Sidecar) else 0 if made.partial else _own_frames(made)
+    if run.frames < there:
+        pairs["frames"] = (run.frames, there)
+    _refuse(job, pairs)
+
+
+def _own_frames(said: Description) -> int:
+    """Of a finished video."""
+    return (said.whole or 0) - said.clip_frames
+
+
+def _settings(job: Job, run: Decided, then: Decided) -> dict[str, tuple[object, object]]:
+    """What the list says now and what was said then, by name."""
     names = {name for name in Decided.model_fields if name not in {"frames", *_PLACE}}
     names |= {name for name in _PLACE - {"device"} if getattr(job, name) not in (None, "auto")}
     pairs = {name: (getattr(run, name), getattr(then, name)) for name in Decided.model_fields if name in names}
-    pairs |= {"scale": (scale, made.scale), "crf": (job.crf, made.crf)}
     if job.device != "auto" and not then.device.startswith(job.device):
         pairs["device"] = (job.device, then.device)
-    if run.clip is not None:
-        pairs["only_new"] = (job.only_new, made.clip_frames == 0)
-    if isinstance(made, Sidecar) and run.frames < made.frames_written:
-        pairs["frames"] = (run.frames, made.frames_written)
+    return pairs
+
+
+def _scale(job: Job, run: Decided) -> int:
+    return card(run.model).scale if job.scale is None else job.scale
+
+
+def _refuse(job: Job, pairs: Mapping[str, tuple[object, object]]) -> None:
+    """Raises BadInput for what is not now as it was then."""
     other = ", ".join(
         f"{name} {now!r} in place of {before!r}" for name, (now, before) in pairs.items() if now != before
     )
