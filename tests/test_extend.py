@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from fifo_diffusion import sidecar
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.sinks import read_frames
+from fifo_diffusion.sinks import Frame, read_frames
 from fifo_diffusion.sources import Clip
 
 BALLOON = Path(__file__).parents[1] / "docs" / "balloon.webp"  # 60 frames, 10 a second, 192x192
@@ -77,6 +78,7 @@ def test_what_cannot_be_gone_on_from_is_refused_before_any_work(tmp_path: Path) 
         ({"clip": str(BALLOON), "model": "gauss"}, "gauss has no encoder.*embedded"),
         ({"clip": str(BALLOON), "start": "noise"}, "leave one out"),
         ({"clip": str(tmp_path / "none.mp4")}, "there is no clip"),
+        ({"clip": ""}, "clip: it is empty"),
         ({"clip": str(tmp_path / "notes.txt")}, "cannot be read as a video or a picture"),
         ({"clip": str(BALLOON), "clip_sha256": "ab" * 32}, "is not the clip"),
     ):
@@ -93,6 +95,29 @@ def test_the_clip_itself_is_never_written_over(tmp_path: Path) -> None:
         fifo.generate(PROMPT, str(tmp_path / "c.mp4"), clip=str(still), preview=str(still))
     assert still.read_bytes() == BALLOON.read_bytes()
     assert not (tmp_path / "c.mp4").exists()
+
+
+@pytest.mark.parametrize("fault", ["damaged", "stopped"])
+def test_a_clip_that_cannot_be_copied_costs_no_video(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is copied once the first new frame is there, over a finished video's name; that one stays, and goes on."""
+    video, frames = tmp_path / "longer.mp4", Clip.frames
+    fifo.generate(PROMPT, video, **SMALL)  # type: ignore[arg-type]
+    before = video.read_bytes()
+
+    def read(clip: Clip, skip: int = 0) -> Iterator[Frame]:
+        for number, frame in enumerate(frames(clip, skip)):
+            if skip == 0 and number == 5:  # the copy, not the look at the end
+                raise BadInput("it is damaged") if fault == "damaged" else KeyboardInterrupt
+            yield frame
+
+    monkeypatch.setattr(Clip, "frames", read)
+    with pytest.raises(BadInput if fault == "damaged" else KeyboardInterrupt):
+        fifo.generate(PROMPT, video, clip=BALLOON, **SMALL)  # type: ignore[arg-type]
+    assert video.read_bytes() == before
+    assert not list(tmp_path.glob("*partial*"))
+    assert fifo.resume(video, frames="+1").frames_written == 4
 
 
 def test_another_clip_may_take_the_place_of_the_one_in_a_sidecar(tmp_path: Path) -> None:

@@ -141,6 +141,54 @@ def test_videos_are_seen_as_players_show_them(tmp_path: Path) -> None:
     assert next(read_frames(tmp_path / "wide.mp4")).shape == (16, 48, 3)
 
 
+def test_a_camera_s_picture_is_no_animation_of_its_preview(tmp_path: Path) -> None:
+    large, preview = Image.fromarray(grey(90, side=64)[0]), Image.fromarray(grey(10)[0])
+    large.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    clip = Clip(tmp_path / "a.jpg", (16, 16), 10)
+    assert levels(clip) == [90]
+    assert "a picture of 64x64" in clip.told(1)
+
+
+def test_sixteen_bits_of_grey_are_the_same_grey(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 16).round().astype(np.uint16)[None].repeat(16, axis=0)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    (frame,) = Clip(tmp_path / "a.png", (16, 16), 10).frames()
+    assert (frame[0, :, 0] == np.arange(0, 256, 17)).all()
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "b.tiff")
+    with pytest.raises(BadInput, match="has pixels of 32 bits"):
+        Clip(tmp_path / "b.tiff", (16, 16), 10).check()
+
+
+def test_what_a_cut_left_in_front_is_not_shown(tmp_path: Path) -> None:
+    """An edit list: decoding begins at a key frame, what is shown begins later."""
+    coded = bytearray(video(tmp_path / "a.mov.mp4", grey(*range(40, 200, 8)), 10).read_bytes())
+    edits = coded.find(b"elst")
+    if edits < 0:
+        pytest.skip("this build of FFmpeg writes no edit list")
+    version, entries = coded[edits + 4], struct.unpack_from(">I", coded, edits + 8)[0]
+    assert (version, entries) == (0, 1)
+    timescale = struct.unpack_from(">I", coded, coded.index(b"mdhd") + 16)[0]
+    struct.pack_into(">i", coded, edits + 16, timescale)  # one second in
+    (tmp_path / "cut.mp4").write_bytes(coded)
+    clip = Clip(tmp_path / "cut.mp4", (16, 16), 10)
+    assert len(clip) == 10
+    assert np.abs(np.array(levels(clip)) - np.arange(120, 200, 8)).max() < 3
+
+
+def test_titles_in_old_encodings_are_no_fault(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        container.metadata["title"] = "caf_"
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        for packet in (*stream.encode(av.VideoFrame.from_ndarray(grey(90)[0])), *stream.encode(None)):
+            container.mux(packet)
+    coded = (tmp_path / "a.avi").read_bytes()
+    assert b"caf_" in coded
+    (tmp_path / "a.avi").write_bytes(coded.replace(b"caf_", b"caf\xe9"))
+    assert len(Clip(tmp_path / "a.avi", (16, 16), 10)) == 1
+    assert len(list(read_frames(tmp_path / "a.avi"))) == 1
+
+
 @pytest.mark.parametrize("name", ["a.gif", "a.webp"])
 def test_an_animation_keeps_its_own_clock(tmp_path: Path, name: str) -> None:
     pictures = [Image.fromarray(f) for f in grey(50, 100, 150, 200)]
@@ -186,7 +234,7 @@ def test_another_content_is_another_clip(tmp_path: Path) -> None:
     assert Clip(tmp_path / "1.png", (16, 16), 10).sha256 != one
 
 
-def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text.mp4").write_text("hello")
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "folder").mkdir()
@@ -201,7 +249,12 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", "none"))
         sound.writeframes(bytes(4000))
+    Image.fromarray(grey(90)[0]).save(tmp_path / "whole.png")
+    broken = bytearray((tmp_path / "whole.png").read_bytes())
+    broken[broken.index(b"IDAT") + 20] ^= 255
+    (tmp_path / "broken.png").write_bytes(broken)
     for name, says in (
+        ("broken.png", "cannot be read"),
         ("none.mp4", "there is no clip"),
         ("text.mp4", "cannot be read"),
         ("empty.png", "cannot be read"),
@@ -215,3 +268,6 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
             Clip(tmp_path / name, (16, 16), 10).check()
         assert "\n" not in str(refused.value)
         assert name in str(refused.value)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(BadInput, match="more pixels than can be read"):
+        Clip(tmp_path / "whole.png", (16, 16), 10).check()

@@ -93,7 +93,7 @@ def stream(prompt: str, **settings: Any) -> Stream:
 
 def generate(
     prompt: str,
-    output: str,
+    output: str | Path,
     *,
     scale: int | None = None,
     crf: int | None = None,
@@ -132,7 +132,7 @@ def resume(video: str | Path, **changes: Any) -> Sidecar:
 
 def make(
     run: Run,
-    output: str,
+    output: str | Path,
     *,
     scale: int | None = None,
     crf: int | None = None,
@@ -150,6 +150,7 @@ def make(
     tell hears how it is computed and what was made of a clip, a line each.  ready: see `Making`.  Where torchrun
     started this job's processes anew, the video that they had begun is gone on with.
     """
+    output, preview = os.fspath(output), None if preview is None else os.fspath(preview)
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
     # As many ranks need not have come back, nor as much memory be free: what follows from that stays as it was begun.
@@ -183,7 +184,7 @@ def carry_on(
     seconds: float | str | None = None,
     prompt: str | None = None,
     at_frame: int | None = None,
-    output: str | None = None,
+    output: str | Path | None = None,
     preview: str | None = None,
     checkpoint_every: float = CHECKPOINT_EVERY,
     keep_checkpoints: bool = False,
@@ -204,6 +205,7 @@ def carry_on(
     Raises BadInput when there is nothing to go on with, or it is of another version, model, weights or settings;
     and what `generate` raises.
     """
+    output, preview = (None if path is None else os.fspath(path) for path in (output, preview))
     folder = _find(video)
     if output is None and at_frame is not None:
         raise BadInput(f"--at-frame {at_frame} makes another video; name it with -o, for this one is left as it is")
@@ -263,8 +265,15 @@ def _check_written(
             raise BadInput(f"--preview shows FIFO's queue, and method {run.method} has none; leave it out")
         check_preview(preview)
     for kind, path in (("output", output), ("preview", preview)):
-        if path is not None and run.clip is not None and os.path.realpath(path) == os.path.realpath(run.clip):
+        if path is not None and run.clip is not None and _same_file(path, run.clip):
             raise BadInput(f"the {kind} {path} is the clip itself, which would be lost; name another")
+
+
+def _same_file(one: str, other: str) -> bool:
+    """By name, and by what is there: on many disks A.mp4 and a.mp4 are one file."""
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _find(video: str) -> Path:

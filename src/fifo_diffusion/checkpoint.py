@@ -133,7 +133,7 @@ def describe(folder: Path, description: Description) -> None:
 def description(folder: Path) -> Description:
     """Raises BadInput for what this version cannot go on with."""
     try:
-        said: dict[str, Any] = json.loads((folder / _RUN).read_text())
+        said: dict[str, Any] = json.loads((folder / _RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(f"{folder / _RUN} cannot be read ({error}); without it the run cannot be gone on with") from None
     version = said.get("fifo_diffusion") if isinstance(said, dict) else None
@@ -154,7 +154,7 @@ def under_way(folder: Path, but: str | None = None) -> bool:
     but: a name that has been taken since, so that a file of that name is not the run's.
     """
     try:
-        partial = json.loads((folder / _RUN).read_text())["partial"]
+        partial = json.loads((folder / _RUN).read_text(encoding="utf-8"))["partial"]
         return isinstance(partial, str) and partial != but and (folder.parent / partial).exists()
     except (OSError, ValueError, TypeError, KeyError):
         return False

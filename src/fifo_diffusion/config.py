@@ -5,6 +5,7 @@ Knows no model: what is left None is the model's own default, decided by `decide
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -21,6 +23,7 @@ from pydantic import (
 )
 
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.whole import can_be_written
 
 Method = Literal["fifo", "plain", "chunked", "genlvideo", "freenoise", "freelong", "riflex"]
 OF_FIFO = ("partitions", "lookahead", "solver", "start", "frames_per_level", "guidance_levels")  # what only FIFO has
@@ -52,6 +55,12 @@ def _part_of_the_levels(levels: str) -> str:
 GuidanceLevels = Annotated[str, AfterValidator(_part_of_the_levels)]
 
 
+def _of_letters(text: str) -> str:
+    if not can_be_written(text):
+        raise ValueError(f"{text!a} has a character that no file takes, NUL or one that is no UTF-8; leave it out")
+    return text
+
+
 def _says_something(prompt: str) -> str:
     if not prompt.strip():
         raise ValueError(
@@ -60,7 +69,16 @@ def _says_something(prompt: str) -> str:
     return prompt
 
 
-Prompt = Annotated[str, AfterValidator(_says_something)]
+def _a_name(path: object) -> object:
+    """Of a file or a folder, which may be a `Path`."""
+    if path == "":
+        raise ValueError("it is empty; name a file or a folder, or leave it out")
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
+
+
+Name = Annotated[str, BeforeValidator(_a_name)]
+Text = Annotated[str, AfterValidator(_of_letters)]
+Prompt = Annotated[Text, AfterValidator(_says_something)]
 Guidance = Annotated[float, Field(ge=0, le=50)]
 Halves = Literal["together", "apart"]
 
@@ -84,7 +102,7 @@ class Cue(_Settings):
 
     at: Annotated[int, Field(ge=0)]  # the first frame that hears it
     prompt: Prompt
-    negative_prompt: str | None = None  # None: the run's
+    negative_prompt: Text | None = None  # None: the run's
     guidance: Guidance | None = None  # None: the run's
     blend: Annotated[int, Field(ge=0)] = 0  # frames from `at` on that hear a mixture of the one before and this one
 
@@ -94,9 +112,9 @@ class Run(_Settings):
 
     prompt: Prompt
     cues: tuple[Cue, ...] = ()  # by frame, where the prompt changes: the first is at 0 and says `prompt`
-    negative_prompt: str = ""
+    negative_prompt: Text = ""
     model: str = "embedded"
-    weights: str | None = None  # a Hub id, a folder or a file; None: the model's own
+    weights: Name | None = None  # a Hub id, a folder or a file; None: the model's own
     lora: tuple[str, ...] = ()  # FILE, FOLDER or either with :scale behind it, added in this order
     frames: Annotated[int, Field(ge=0)] | None = None  # 0: without end
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -113,7 +131,7 @@ class Run(_Settings):
     solver: Literal["ddim", "2m"] = "ddim"
     levels: Literal["even", "paper"] = "even"
     start: Literal["clip", "noise"] = "clip"
-    clip: str | None = None  # a video, a picture or a folder of pictures to go on from
+    clip: Name | None = None  # a video, a picture or a folder of pictures to go on from
     clip_sha256: str | None = None  # of that file; another one is refused
     eta: Annotated[float, Field(ge=0, le=1)] | None = None
     guidance: Guidance | None = None
@@ -150,9 +168,10 @@ class Run(_Settings):
 
     @model_validator(mode="after")
     def _of_this_method(self) -> Self:
-        """What a method has no use for is refused, where it was said."""
+        """What a method has no use for is refused, where it was said and would be something else."""
+        defaults = type(self).model_fields
         for name in () if isinstance(self, Decided) else OF_OTHERS if self.method == "fifo" else OF_FIFO:
-            if name in self.model_fields_set and getattr(self, name) is not None:
+            if getattr(self, name) not in (None, defaults[name].default):
                 raise ValueError(f"{name} means nothing to method {self.method}; leave it out")
         return self
 

@@ -143,17 +143,31 @@ class Making:
         agree.
         """
         for frame, place in frames:
+            self._put_clip(sink)
             with uninterrupted() if self._output != "-" else nullcontext():  # a reader may let it wait for ever
                 self._place = place
                 self._put(sink, frame)
             yield
 
+    def _put_clip(self, sink: FrameSink) -> None:
+        """The clip's own frames, once, and only when the first new one is there: a start that fails leaves no file, nor
+        do Ctrl-C meanwhile and a clip that is damaged in its midst.
+        """
+        if self._clip_written >= self.clip_frames or self.session.clip is None:
+            return
+        try:
+            with self.session.meter.time("write"):
+                for before in self.session.clip.frames():
+                    with uninterrupted():
+                        sink.write(before)
+                    self._clip_written += 1
+        except BaseException:
+            self._clip_written = 0
+            sink.abandon()
+            raise
+
     def _put(self, sink: FrameSink, frame: Frame) -> None:
         with self.session.meter.time("write"):
-            if self._clip_written < self.clip_frames and self.session.clip is not None:
-                for before in self.session.clip.frames():  # only now, so that a start that fails leaves no file
-                    sink.write(before)
-                    self._clip_written += 1
             sink.write(frame)
         self._digest, self._written = link(self._digest, frame.data), self._written + 1
         if self._keeper is not None:

@@ -21,7 +21,7 @@ def reading(path: Path) -> InputContainer:
     """To be used in a `with`.  Raises av.FFmpegError."""
     import av
 
-    return av.open(_named(path))
+    return av.open(_named(path), metadata_errors="replace")  # old files' titles are in any encoding
 
 
 def writing(path: Path, form: str, options: Mapping[str, str]) -> OutputContainer:

@@ -96,7 +96,7 @@ def write(sidecar: Sidecar, path: Path) -> None:
 def read(path: Path) -> Sidecar:
     """Raises BadInput for a file that is missing or no sidecar of this version."""
     try:
-        return Sidecar(**json.loads(path.read_text()))
+        return Sidecar(**json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise BadInput(
             f"the sidecar {path} cannot be read ({error.strerror}); give the .json that stands beside a video"

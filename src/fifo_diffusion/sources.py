@@ -118,11 +118,15 @@ class Clip:
 
         try:
             with Image.open(self.path) as picture:
-                return getattr(picture, "n_frames", 1) > 1
+                # A camera's MPO is a picture, and previews of it behind.
+                return picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1
         except UnidentifiedImageError:
             return None
-        except OSError as error:
-            raise BadInput(f"{self.path} cannot be read ({error.strerror or error}); give a whole file") from error
+        except _DAMAGED as error:
+            why = getattr(error, "strerror", None) or error
+            raise BadInput(f"{self.path} cannot be read ({why}); give a whole file") from error
+        except Image.DecompressionBombError as error:
+            raise _too_large(self.path) from error
 
     def _timed(self, since: float = -math.inf) -> Iterator[tuple[float, Image.Image]]:
         """Each picture as it is, with the second it is shown at; of a long video not all that are before `since`."""
@@ -199,7 +203,7 @@ def _shown(animation: Image.Image, number: int, path: Path) -> Image.Image:
     """One of its pictures.  Raises BadInput."""
     try:
         animation.seek(number)
-        return _opaque(animation)
+        return _opaque(animation, path)
     except _DAMAGED as error:
         raise _cut(path, error) from error
 
@@ -208,10 +212,18 @@ def _cut(path: Path, error: Exception) -> BadInput:
     return BadInput(f"{path} cannot be read to its end ({error}); give a whole file")
 
 
-def _opaque(picture: Image.Image) -> Image.Image:
-    """Without transparency: on white, as browsers show it."""
+def _too_large(path: Path) -> BadInput:
+    return BadInput(f"{path} has more pixels than can be read safely; give a smaller picture")
+
+
+def _opaque(picture: Image.Image, path: Path) -> Image.Image:
+    """Without transparency: on white, as browsers show it.  Raises BadInput for numbers that say no colour."""
     from PIL import Image
 
+    if picture.mode.startswith("I;16"):  # which `convert` would cut off at 255
+        return Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise BadInput(f"{path} has pixels of 32 bits, of which white is not known; save it with 8 or 16 bits")
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     over = picture.convert("RGBA")
@@ -224,8 +236,10 @@ def opened(path: Path) -> Image.Image:
 
     try:
         with Image.open(path) as picture:
-            return _opaque(ImageOps.exif_transpose(picture))
-    except OSError as error:
+            return _opaque(ImageOps.exif_transpose(picture), path)
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
+    except _DAMAGED as error:
         raise BadInput(f"the picture {path} cannot be read ({error}); give a whole one or take it away") from error
 
 
@@ -249,8 +263,9 @@ def _look(path: Path) -> _Seen:
                 raise BadInput(f"{path} holds no video; give a video, a picture or a folder of pictures")
             stream = container.streams.video[0]
             clock = stream.time_base
-            times = [float(p.pts * clock) for p in container.demux(stream) if p.pts is not None and clock]
-            times = sorted(times)
+            # What a cut left in front, to begin decoding at, is not shown.
+            packets = (p for p in container.demux(stream) if not p.is_discard)
+            times = sorted(float(p.pts * clock) for p in packets if p.pts is not None and clock)
         shown = next(_decoded(path))[1] if times else None
     except (av.FFmpegError, OSError, StopIteration) as error:
         why = getattr(error, "strerror", None) or "no frame can be decoded"

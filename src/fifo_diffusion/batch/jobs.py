@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from fifo_diffusion import script
 from fifo_diffusion.config import Run
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.whole import can_be_written
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _LONGEST = 200  # bytes of a name: a file system has room for 255, and what stands beside a video has a longer one
@@ -117,7 +118,7 @@ def _object(line: str) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise BadInput('it is no object; a job is one, such as {"prompt": "a whale", "output": "a.mp4"}')
     for name, value in said.items():
-        if not all(map(_can_be_written, _texts([name, value]))):
+        if not all(map(can_be_written, _texts([name, value]))):
             raise BadInput(f"{name!a} has a character that no file takes, NUL or half of a pair; leave it out")
     return said
 
@@ -138,11 +139,6 @@ def _texts(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from _texts(item)
-
-
-def _can_be_written(text: str) -> bool:
-    """Half of a pair stands for nothing in UTF-8; NUL is the end of a name and of a tag."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _scripted(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from functools import partial
 from pathlib import Path
@@ -134,12 +133,13 @@ def generate(
     said = {name: value for name, value in said.items() if value is not None}
     if seconds is not None and frames is not None:
         raise BadInput(f"both --frames {frames} and --seconds {seconds:g} were given; give one of them")
-    if seconds is not None and not 0 < seconds < math.inf:
+    if seconds is not None and not 0 < seconds < 2**40:
         raise BadInput(f"--seconds is {seconds:g}; it must be above 0 (for a video without end say --frames 0)")
     before = None if sidecar is None else read(sidecar)
     if before is not None:
         said = again(before, said)
-        scale = before.scale if scale is None else scale
+        same = said["model"] == before.run.model  # another model has a scale of its own
+        scale = before.scale if scale is None and same else scale
         only_new = only_new or (before.run.clip is not None and before.clip_frames == 0)
         if crf is None and Path(output or "named.mp4").suffix.lower() in (".mp4", ".webm"):
             crf = before.crf

@@ -56,7 +56,7 @@ def resume(
     """
     from fifo_diffusion import api
 
-    if prompt is not None and re.match(r"\d+(\.\d+)?s?:", prompt):
+    if prompt is not None and re.match(r"\s*(\d+|(\d+(\.\d+)?|\.\d+)\s*s)\s*:", prompt):
         raise BadInput(
             f"--prompt is {prompt!r}, with a time; here it is for all frames not in the queue yet, so leave it out"
         )

@@ -66,6 +66,10 @@ class FrameSink(ABC):
             with uninterrupted():  # or a whole file might keep the name of one under way
                 self._end()
 
+    def abandon(self) -> None:
+        """What it took is not worth keeping: it ends as if it had taken no frame, as far as that can be."""
+        self.frames = 0
+
     @abstractmethod
     def _put(self, frame: Frame) -> None: ...
 

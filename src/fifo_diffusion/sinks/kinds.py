@@ -56,7 +56,7 @@ KINDS = {
         "gif", "pal8", {}, {"loop": "0", "flush_packets": "1"}, fastest=50
     ),  # browsers slow down anything faster
     # Not libwebp_anim: it holds the whole animation until the end.  This one codes each frame by itself.
-    ".webp": Kind("libwebp", "bgra", {"quality": "90"}, {"loop": "0", "flush_packets": "1"}),
+    ".webp": Kind("libwebp", "bgra", {"quality": "90"}, {"loop": "0", "flush_packets": "1"}, largest=16383),
 }
 
 

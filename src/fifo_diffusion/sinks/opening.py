@@ -15,7 +15,7 @@ from fifo_diffusion.sinks.folder import PngSink
 from fifo_diffusion.sinks.kinds import KINDS, Kind, is_folder, rate
 from fifo_diffusion.sinks.pipe import NullSink, RawSink
 from fifo_diffusion.sinks.video import VideoSink
-from fifo_diffusion.whole import check_writable
+from fifo_diffusion.whole import can_be_written, check_writable
 
 _ALLOWED = ".mp4, .webm, .gif, .webp, a folder (no extension, or a final /) for PNGs, - for stdout, or null"
 
@@ -73,8 +73,14 @@ def check_output(
 
     own: the pictures that are in the folder are this video's beginning.
     """
-    if scale < 1:
+    if scale < 1 or scale != int(scale):
         raise BadInput(f"scale {scale} is not allowed; give a whole number, 1 or more")
+    if not can_be_written(path):
+        raise BadInput(
+            f"the output {path!a} has a character that no file takes, NUL or one that is no UTF-8; name another"
+        )
+    if crf is not None and (path in ("-", "null") or is_folder(path)):
+        raise BadInput(f"{path} has no constant rate factor; leave crf out, or write .mp4 or .webm")
     frames_a_second = rate(fps)
     width, height = size[0] * scale, size[1] * scale
     if width < 1 or height < 1:
@@ -122,7 +128,7 @@ def _check_crf(path: str, kind: Kind, crf: int) -> None:
     if kind.crf is None:
         raise BadInput(f"{path} has no constant rate factor; leave crf out, or write .mp4 or .webm")
     lowest, _, highest = kind.crf
-    if not lowest <= crf <= highest:
+    if not lowest <= crf <= highest or crf != int(crf):
         raise BadInput(f"a crf of {crf} is not allowed for {path}; give {lowest} (best) to {highest}")
 
 
