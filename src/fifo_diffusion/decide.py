@@ -65,8 +65,9 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     if run.fp8 == "products":
         check_products(device)
     able = card.compiles and ranks == 1
-    here["compile"] = choose_compile(run.compile, device, frames) if able or run.compile == "on" else "off"
     here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
+    compiles = able or run.compile == "on"
+    here["compile"] = choose_compile(run.compile, device, frames, here["memory"]) if compiles else "off"
     if device.type == "cpu":
         room = min(room, 2)  # larger batches fall out of its caches: benchmarks/speed.py
     decided = Decided.of({**defaults, "batch": 1, **said, **here})

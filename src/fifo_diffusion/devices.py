@@ -54,19 +54,17 @@ LONG = 300
 """Frames from which on compiling is taken to pay on a GPU: it takes minutes before the first frame.  Not measured."""
 
 
-def choose_compile(asked: str, device: torch.device, frames: int) -> str:
-    """ "on" or "off".  `auto` is on where a GPU has Triton and the video is long or endless (frames 0);
-    on a CPU it is off (docs/speed.md).
+def choose_compile(asked: str, device: torch.device, frames: int, memory: str = "high") -> str:
+    """ "on" or "off".  `auto` is on where a GPU can be compiled for, has room for what is compiled to keep its memory
+    (not with memory low), and the video is long or endless (frames 0); on a CPU it is off (docs/speed.md).
 
     Raises BadInput where it is asked for and there is nothing to compile with.
     """
     cuda = device.type == "cuda"
     if asked == "auto":
-        return "on" if cuda and not 0 < frames < LONG and find_spec("triton") else "off"
-    if asked == "on" and cuda and not find_spec("triton"):
-        raise BadInput(
-            "--compile on needs Triton on a GPU, which is not installed; pip install triton, or leave it out"
-        )
+        return "on" if cuda and not 0 < frames < LONG and memory == "high" and _lacks(device) is None else "off"
+    if asked == "on" and cuda and (lacks := _lacks(device)) is not None:
+        raise BadInput(f"--compile on needs {lacks}, or leave it out")
     if asked == "on" and device.type == "cpu" and not any(map(which, _COMPILERS)):
         raise BadInput(
             f"--compile on needs a C++ compiler on a CPU, and there is none of {', '.join(_COMPILERS)} here; "
@@ -75,11 +73,27 @@ def choose_compile(asked: str, device: torch.device, frames: int) -> str:
     return asked
 
 
+def _lacks(gpu: torch.device) -> str | None:
+    """What compiling for it would need, and how to have it."""
+    if not find_spec("triton"):
+        return "Triton on a GPU, which is not installed; pip install triton"
+    if os.name != "nt" and not any(map(which, _C_COMPILERS)):  # there Triton brings one
+        return f"a C compiler on a GPU, and there is none of {', '.join(_C_COMPILERS)} here; install one"
+    if torch.cuda.get_device_capability(gpu) < (7, 0):
+        return f"Volta or a later GPU, and {torch.cuda.get_device_name(gpu)} is older; use another one"
+    return None
+
+
+_C_COMPILERS = (*filter(None, [os.environ.get("CC")]), "gcc", "clang", "cc")
 _COMPILERS = (*filter(None, [os.environ.get("CXX")]), "g++", "clang++", "cl")
 
 
 def memory_of(device: torch.device) -> float | None:
-    """GiB that are free on a GPU; None for others, where the system's own memory is used."""
+    """GiB that are free on a GPU; None for the CPU, where the system's own memory is used."""
+    if device.type == "mps":
+        gc.collect()
+        torch.mps.empty_cache()
+        return (torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()) / 2**30
     if device.type != "cuda":
         return None
     # A video made before in this process is not there any more, but its model may hang in cycles, and what torch once

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.memory import lacks_memory
 from fifo_diffusion.protocols import Call, Denoiser
 
 
@@ -54,8 +55,8 @@ class Batched:
                 z, t = torch.cat([call.z for call in asked]), torch.cat([call.t for call in asked])
                 try:
                     answers = self.denoise(z, t, cond).chunk(len(some))
-                except torch.OutOfMemoryError:
-                    if len(some) == 1:
+                except RuntimeError as error:
+                    if len(some) == 1 or not lacks_memory(error):
                         raise
                     self.limit = len(some) // 2
                     warnings.warn(

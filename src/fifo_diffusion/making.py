@@ -136,7 +136,8 @@ class Making:
         """Whether frames are encoded, and checkpoints committed, beside the network."""
         if self._output == "-":  # to write is to copy, and to wait for a reader is to be stopped by Ctrl-C
             return False
-        return self.session.model.device.type != "cpu" if self.aside is None else self.aside
+        # Apple's MPS takes work from one thread at a time: two abort the process.
+        return self.session.model.device.type == "cuda" if self.aside is None else self.aside
 
     def _take(self, sink: FrameSink, frames: Iterator[tuple[Frame, Place[State] | None]]) -> Iterator[None]:
         """Each frame comes with where the stream was.  Ctrl-C waits meanwhile, so that the file and what is said of it

@@ -8,14 +8,22 @@ import torch
 
 from fifo_diffusion.errors import OutOfMemory
 
+# torch has a class for CUDA, and only words for the processor's memory and for Apple's MPS.
+_WORDS = re.compile(r"can't allocate memory|MPS backend out of memory")
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether this is what torch, numpy or Python raise where there is no memory left."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and _WORDS.search(str(error)) is not None
+
 
 def no_memory_left(error: Exception) -> Exception:
-    """OutOfMemory for what torch, numpy or Python raise where there is no memory left; else the error itself."""
-    said = str(error)  # torch has a class for devices, and for the processor's memory only these words
-    processor = isinstance(error, RuntimeError) and "can't allocate memory" in said
-    if isinstance(error, OutOfMemory) or not (processor or isinstance(error, (torch.OutOfMemoryError, MemoryError))):
+    """OutOfMemory where there is no memory left; else the error itself."""
+    if isinstance(error, OutOfMemory) or not lacks_memory(error):
         return error
-    wanted = re.search(r"tried to allocate ([\d.]+ \w+)", said, re.IGNORECASE)
+    wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
     where = "memory of the GPU" if isinstance(error, torch.OutOfMemoryError) else "memory"
     much = "" if wanted is None else f" ({wanted[1]} more were asked for)"
     return OutOfMemory(

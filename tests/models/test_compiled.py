@@ -11,7 +11,7 @@ from cases import CASES, Case
 from torch import _dynamo as dynamo
 from torch._dynamo.utils import counters
 
-from fifo_diffusion import Engine, Plan
+from fifo_diffusion import Engine, Plan, devices
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.engine import State
@@ -106,3 +106,32 @@ def test_a_window_cut_from_a_queue_needs_no_other_graph() -> None:
     for start in (0, 8, 24):
         denoise(z[:, :, start : start + 16], t[:, start : start + 16], cond)
     assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("lacking", "frames", "memory", "wanted"),
+    [
+        ((), 0, "high", "on"),
+        ((), 300, "high", "on"),
+        ((), 299, "high", "off"),  # not worth the minutes
+        ((), 0, "low", "off"),  # what is compiled keeps its memory
+        (("triton",), 0, "high", "off"),
+        (("compilers",), 0, "high", "off"),  # as in images that hold no more than what runs
+        (("volta",), 0, "high", "off"),
+    ],
+)
+def test_auto_compiles_on_a_gpu_that_can(
+    lacking: tuple[str, ...], frames: int, memory: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU is here: what torch and the system say of one is put in."""
+    gpu = torch.device("cuda:0")
+    monkeypatch.setattr(devices, "find_spec", lambda _: None if "triton" in lacking else object())
+    monkeypatch.setattr(devices, "which", lambda _: None if "compilers" in lacking else "/usr/bin/gcc")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1) if "volta" in lacking else (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "P100")
+    assert devices.choose_compile("auto", gpu, frames, memory) == wanted
+    if lacking:
+        with pytest.raises(BadInput, match="--compile on needs"):
+            devices.choose_compile("on", gpu, frames)
+    else:
+        assert devices.choose_compile("on", gpu, frames) == "on"

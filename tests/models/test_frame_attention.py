@@ -1,5 +1,6 @@
 """Attention written out for speed says what its formula says, on diffusers' own layers."""
 
+import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
 
@@ -44,6 +45,19 @@ def test_relative_attention_is_its_formula_pair_by_pair() -> None:
         out[:, i] = torch.einsum("nhf,nfhe->nhe", share, values)
     net.set_processor(RelativeAttention())
     torch.testing.assert_close(net(x), net.to_out[0](out.flatten(2)), rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [1, FRAMES])
+def test_relative_attention_is_one_graph_when_it_is_compiled(frames: int) -> None:
+    """Or a network with thirty of them is compiled in pieces."""
+    net, x = attention(), drawn(3, frames, HEADS * WIDTH)
+    for name in ("relative_position_k", "relative_position_v"):
+        setattr(net, name, RelativePosition(WIDTH, 2))
+    net.set_processor(RelativeAttention())
+    want = net(x)
+    net.compile(backend="eager", fullgraph=True)
+    torch.testing.assert_close(net(x), want, rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()

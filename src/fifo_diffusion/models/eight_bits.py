@@ -27,6 +27,7 @@ from torch.nn.utils import parametrize
 from fifo_diffusion.models.linear import CalledLinear, LinearGelu
 
 EIGHT = torch.float8_e4m3fn
+_ROWS = 4096  # narrowed together
 _LARGEST = torch.finfo(EIGHT).max
 _SMALLEST = -24  # the exponent of float16's smallest number, which a scale must not fall below
 _KEPT = ("norm", "emb", "modulation")
@@ -95,12 +96,22 @@ def product(x: Tensor, eight: Tensor, scale: Tensor) -> Tensor:
     every GPU that has it.
     """
     rows = x.flatten(0, -2)
-    # Not by a power of two as weights are: nobody reads it back, and half a bit more is left to the numbers.
-    by = rows.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / _LARGEST
-    narrow = (rows.float() / by).to(EIGHT).contiguous()  # as the product wants it, whatever way x lies
+    # Compiled it is one pass; else a part at a time, for in float32 a wide layer's rows are larger than all else.
+    some = (rows,) if torch.compiler.is_compiling() else torch.split(rows, _ROWS)
+    parts, scales = zip(*map(_narrowed, some), strict=True)
+    narrow, by = (parts[0], scales[0]) if len(parts) == 1 else (torch.cat(parts), torch.cat(scales))
     row = F.ScalingType.RowWise
     out = F.scaled_mm(narrow, eight.t(), by, row, scale.view(1, -1), row, output_dtype=torch.bfloat16)
     return out.to(x.dtype).view(*x.shape[:-1], len(eight))
+
+
+def _narrowed(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows, in) -> the same in float8, and (rows, 1) what they are to be multiplied by.
+
+    Not by a power of two as weights are: nobody reads it back, and half a bit more is left to the numbers.
+    """
+    by = rows.abs().amax(dim=1, keepdim=True).float().clamp(min=1e-12) / _LARGEST
+    return (rows.float() / by).to(EIGHT).contiguous(), by  # as the product wants it, whatever way the rows lie
 
 
 class EightBitProduct(CalledLinear):

@@ -73,8 +73,9 @@ class RelativeAttention:
 def along_diagonals(x: Tensor) -> Tensor:
     """(N, h, F, 2 F - 1) by distance, contiguous -> (N, h, F, F) by frame, the same memory: entry (i, j) is the one of
     distance j - i."""
-    n, h, frames, distances = x.shape
-    return x.as_strided((n, h, frames, frames), (*x.stride()[:2], distances - 1, 1), x.storage_offset() + frames - 1)
+    frames = x.shape[2]
+    rows = x.flatten(2)[..., frames - 1 : frames - 1 + frames * (2 * frames - 2)]
+    return torch.unflatten(rows, -1, (frames, 2 * frames - 2))[..., :frames] if frames > 1 else x
 
 
 def _heads(attn: Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

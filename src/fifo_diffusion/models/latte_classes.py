@@ -72,7 +72,7 @@ class ClassLatte(nn.Module):
         x = x.flatten(2).transpose(1, 2) + self.pos_embed  # (B F, P, D)
         time = self.t_embedder["mlp"](_waves(t.flatten()).to(x.dtype))
         within = (time + told.flatten(0, 1).to(x.dtype))[:, None]  # (B F, 1, D)
-        across = within.view(b, f, -1).repeat_interleave(h * w, dim=0)  # (B P, F, D)
+        across = within.view(b, f, -1)
         for i, block in enumerate(self.blocks):
             if i % 2 == 0:
                 x = block(x, within)
@@ -114,8 +114,9 @@ class _Block(nn.Module):
         self.adaLN_modulation = _told(width, 6)
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
-        """x (N, L, D), told (N, 1 or L, D)"""
-        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(told).chunk(6, dim=-1)
+        """x (N, L, D), told (M, 1 or L, D), each of whose rows is of N / M neighbouring ones of x."""
+        modulation = self.adaLN_modulation(told).repeat_interleave(len(x) // len(told), dim=0)
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = modulation.chunk(6, dim=-1)
         x = x + gate * self._attend(_norm(x) * (1 + scale) + shift)
         hidden = functional.gelu(self.mlp["fc1"](_norm(x) * (1 + scale_mlp) + shift_mlp), approximate="tanh")
         answer: Tensor = x + gate_mlp * self.mlp["fc2"](hidden)
