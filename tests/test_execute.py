@@ -65,6 +65,17 @@ def test_each_window_hears_its_own_conditions_and_the_limit_holds() -> None:
         assert net.batches == batches
 
 
+@pytest.mark.parametrize(
+    ("limit", "count", "batches"),
+    [(8, 7, [16]), (8, 5, [16]), (8, 3, [8]), (6, 5, [12]), (3, 8, [6, 6, 4]), (1, 2, [2, 2])],
+)
+def test_a_compiled_network_sees_few_sizes(limit: int, count: int, batches: list[int]) -> None:
+    net = Recorder()
+    got = Batched(net, limit, few_sizes=True)(calls(count))
+    assert all(torch.equal(a, b) for a, b in zip(got, Serial(Recorder())(calls(count)), strict=True))
+    assert (len(got), net.batches) == (count, batches)
+
+
 def test_windows_whose_frames_hear_different_texts_are_a_batch_of_their_own() -> None:
     mixed = [
         call if i not in (2, 5) else call._replace(cond={"mean": 100.0 * i + torch.arange(6.0).view(2, 3)})

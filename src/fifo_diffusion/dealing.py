@@ -37,7 +37,10 @@ class Dealing:
 
     @property
     def alone(self) -> Executor:
-        return Batched(self.guided, self.run.batch)
+        return self._batched(self.guided)
+
+    def _batched(self, network: Denoiser) -> Executor:
+        return Batched(network, self.run.batch, few_sizes=self.run.compile == "on")
 
     def executor(self, prompts: Table, levels: tuple[int, int] | None) -> Executor:
         """levels: the first and last that are guided; None: all.  That is around all else, for what deals guidance's
@@ -55,7 +58,7 @@ class Dealing:
             return self.alone
         if self.run.halves == "together":
             return self._dealt(self.alone)
-        return Halves(self._dealt(Batched(self.timed(self.network), self.run.batch)), self.run.guidance)
+        return Halves(self._dealt(self._batched(self.timed(self.network))), self.run.guidance)
 
     def _dealt(self, alone: Executor) -> Executor:
         if self.run.split == 1:

@@ -32,10 +32,15 @@ class Batched:
 
     Only calls that hear conditions of the same names and shapes share a batch: where a prompt changes, windows whose
     frames hear different texts are a batch of their own.  Raises BadInput for a limit below 1.
+
+    few_sizes: a batch is filled up to a power of two, or the limit, with its last window once more.  For networks that
+    are compiled for every size, which takes minutes: a clip that goes on, or a start from noise, asks for every number
+    of windows up to all.
     """
 
     denoise: Denoiser
     limit: int
+    few_sizes: bool = False
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -51,10 +56,12 @@ class Batched:
             while places:
                 some = places[: self.limit]
                 asked = [calls[i] for i in some]
+                if self.few_sizes:
+                    asked += asked[-1:] * (min(self.limit, 1 << (len(some) - 1).bit_length()) - len(some))
                 cond = {name: torch.cat([call.cond[name] for call in asked]) for name in asked[0].cond}
                 z, t = torch.cat([call.z for call in asked]), torch.cat([call.t for call in asked])
                 try:
-                    answers = self.denoise(z, t, cond).chunk(len(some))
+                    answers = self.denoise(z, t, cond).chunk(len(asked))
                 except RuntimeError as error:
                     if len(some) == 1 or not lacks_memory(error):
                         raise
@@ -65,6 +72,6 @@ class Batched:
                         stacklevel=2,
                     )
                     continue
-                out.update(zip(some, answers, strict=True))
+                out.update(zip(some, answers, strict=False))
                 places = places[self.limit :]
         return [out[i] for i in range(len(calls))]

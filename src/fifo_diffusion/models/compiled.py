@@ -1,7 +1,7 @@
 """torch.compile of a model's network: shapes are fixed, times and texts are data, so it is compiled once.
 
-A shape that was not seen before is compiled when it comes: a last batch with fewer windows, or frames that hear
-texts of their own while a prompt changes.
+A shape that was not seen before is compiled when it comes: a last batch with fewer windows (`Batched` makes few
+sizes of them), or frames that hear texts of their own while a prompt changes.
 """
 
 from __future__ import annotations
