@@ -93,8 +93,9 @@ SETTINGS: Mapping[str, Setting] = {  # partitions and kept range; guidance off a
     "n 1 6-14 2m": {"partitions": 1, "solver": "2m", **LATE},
     "n 1 6-14, 4 levels a place": {"partitions": 1, "levels_a_place": 4, **LATE},
     "n 2 6-14, 2 levels a place": {"partitions": 2, "levels_a_place": 2, **LATE},
-    "n 2 last, tail .1": {"partitions": 2, "tail": 0.1},
-    "n 2 6-14, tail .05": {"partitions": 2, "tail": 0.05, **LATE},
+    # At eta 1 the first step puts other noise in the place of what entered: nothing would be left of the tail.
+    "n 2 last eta 0, tail .1": {"partitions": 2, "eta": 0.0, "tail": 0.1},
+    "n 2 6-14 eta 0, tail .05": {"partitions": 2, "eta": 0.0, "tail": 0.05, **LATE},
     "n 2 last eta 0": {"partitions": 2, "eta": 0.0},
     "guided n 2 last": {"partitions": 2, "guidance": 4.0},
     "guided n 2 6-14": {"partitions": 2, "guidance": 4.0, **LATE},
@@ -178,7 +179,7 @@ def make(setting: Setting, seed: int, weights: str | None, file: Path) -> None:
         frames = (some for some, _ in replace(engine, noise=noise).stream(state))
     elif m > 1:
         schedule = session.model.schedule(m * engine.plan.levels, "even")
-        clip = plain_clip(session, schedule, [said["prompt"]], (seed,))
+        clip = plain_clip(session, schedule, [said["prompt"]], (20_000 + seed,))  # not the queue's noise
         frames = FineSteps(engine, schedule, m).stream(engine.warm_start(clip))
     _keep(torch.cat(list(islice(frames, ceil(FRAMES / engine.plan.frames_per_level))), dim=2), file)
 
@@ -262,13 +263,15 @@ class Eyes:
             "drift": abs(float(latents[:, :, -part:].var()) - float(latents[:, :, :part].var())),
         }
 
-    def own(self, clips: Tensor, caption: Caption) -> dict[str, float]:
-        """The same of the model's own clips; their distance is that of one half of them to the other."""
-        half, centre = len(clips) // 2, clips.mean(dim=(0, 2, 3, 4))
+    def own(self, clips: Tensor, caption: Caption, real: Tensor | None = None) -> dict[str, float]:
+        """The same of the model's own clips; distance: to real ones, or from one half of them to the other."""
+        half = len(clips) // 2
+        some, others = (clips[:half], clips[half:]) if real is None else (clips, real)
+        centre = (clips if real is None else real).mean(dim=(0, 2, 3, 4))
         seen = [self.seen(self.frames(clip[None]), caption) for clip in clips]
         return {
             **changes(clips),
-            "distance": distance(moments(clips[:half], centre), moments(clips[half:], centre)),
+            "distance": distance(moments(some, centre), moments(others, centre)),
             **{name: float(np.mean([s[name] for s in seen])) for name in seen[0]},
         }
 

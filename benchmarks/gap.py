@@ -1,20 +1,21 @@
 """The training-inference gap (table 1 of docs/method.md): how much worse a network guesses where the frames of a window
 are not equally noisy, which it was never trained for.
 
-    python benchmarks/gap.py --folder DIR [--clips 16] [--weights FOLDER]
+    python benchmarks/gap.py --folder DIR [--clips 16] [--weights FOLDER] [--base FOLDER]
     python benchmarks/gap.py --model NAME --weights W --videos FOLDER
 
 Real clips of the world, of scenes that nothing was trained on, are encoded and noised; the network's error in the
 noise of a frame, in the windows of FIFO-Diffusion, is divided by its error in the same frame, noise and level where all
 frames of the clip are at that level.  1: no gap.  `relative` is the mean over all levels of the queue, ± its standard
-error over clips (jackknife); then the same over quarters of the timesteps.  For other models: a folder of videos, each
-named for what it shows.
+error over clips (jackknife); then the same over quarters of the timesteps.  `to base`: divided by the error that other
+weights, of --base, make where all frames are at that level, which compares two networks.  For other models: a folder of
+videos, each named for what it shows.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -70,7 +71,7 @@ def windows_errors(
 
 
 @torch.no_grad()
-def measure(model: Model, window: int, clips: Iterator[tuple[str, Tensor]]) -> dict[tuple[int, str], Tensor]:
+def measure(model: Model, window: int, clips: Iterable[tuple[str, Tensor]]) -> dict[tuple[int, str], Tensor]:
     """(n, kept): (clips, K, 2) errors in the window and at equal levels."""
     most = window * PARTITIONS[-1]  # its levels hold those of all fewer partitions
     finest = model.schedule(most, "even")
@@ -106,7 +107,10 @@ def relative(errors: Tensor, where: Tensor) -> tuple[float, float]:
     return of(errors), float(((clips - 1) * without.var(correction=0)).sqrt())
 
 
-def rows(model: Model, window: int, measured: Mapping[tuple[int, str], Tensor]) -> Iterator[Row]:
+Measured = Mapping[tuple[int, str], Tensor]  # see `measure`
+
+
+def rows(model: Model, window: int, measured: Measured, base: Measured | None = None) -> Iterator[Row]:
     for (n, kept), errors in measured.items():
         time = model.schedule(window * n, "even").time[1:]
         value, spread = relative(errors, time >= 0)
@@ -114,6 +118,9 @@ def rows(model: Model, window: int, measured: Mapping[tuple[int, str], Tensor]) 
         for band in range(BANDS):
             lo, hi = (TIMESTEPS * (band + i) // BANDS for i in (0, 1))
             row[f"t {lo}-{hi - 1}"] = relative(errors, (time >= lo) & (time < hi))[0]
+        if base is not None:
+            both = torch.stack([errors[..., 0], base[n, kept][..., 1]], dim=2)
+            row["to base"], row["to base ±"] = relative(both, time >= 0)
         yield row
 
 
@@ -121,6 +128,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--weights", help="another set of the model's weights")
+    parser.add_argument("--base", help="weights whose error at equal levels these are also divided by")
     parser.add_argument("--folder", type=Path, help="where the world's art is kept; for the embedded model")
     parser.add_argument("--clips", type=int, default=16)
     parser.add_argument(
@@ -132,11 +140,16 @@ def main(given: Sequence[str] | None = None) -> None:
         parser.error("give one of --folder (the embedded model, on renders of its world) and --videos")
     model = models.load(card.name, torch.device("cpu"), torch.float32, arguments.weights)
     if arguments.videos is None:
-        clips = real_clips(model, arguments.folder, card.size[0], arguments.clips)
+        clips = list(real_clips(model, arguments.folder, card.size[0], arguments.clips))
     else:
-        clips = videos(model, card, arguments.videos)
-    measured = measure(model, card.window, clips)
-    show(f"training-inference gap: {card.name}", list(rows(model, card.window, measured)))
+        clips = list(videos(model, card, arguments.videos))
+    measured, base = measure(model, card.window, clips), None
+    if arguments.base is not None:
+        other = models.load(card.name, torch.device("cpu"), torch.float32, arguments.base)
+        base = measure(other, card.window, clips)
+        show(f"training-inference gap: {card.name}, {Path(arguments.base).name}", list(rows(other, card.window, base)))
+    about = "" if arguments.weights is None else f", {Path(arguments.weights).name}"
+    show(f"training-inference gap: {card.name}{about}", list(rows(model, card.window, measured, base)))
 
 
 if __name__ == "__main__":

@@ -345,7 +345,7 @@ ONE = {**SMALL, "output": "a.mp4", "prompt": "1"}
         ({**ONE, "output": "A.mp4"}, "output 'A.mp4' is that of line 1 too"),
         ({**ONE, "output": "b.mp4", "frames": 0}, "a video without end"),
         ({**ONE, "output": "b.mp4", "device": "cuda:1"}, "deals its devices itself"),
-        ({**ONE, "output": "b.mp4", "model": "sora"}, "the models are embedded, embedded-large, gauss"),
+        ({**ONE, "output": "b.mp4", "model": "sora"}, "the models are embedded, embedded-df, embedded-large, gauss"),
         ({**ONE, "output": "b.mp4", "crf": 99}, "crf of 99"),
         ({**ONE, "output": "b.gif", "crf": 9}, "no constant rate factor"),
         ({**ONE, "output": "b.mp4", "size": [15, 16], "scale": 1}, "15"),

@@ -82,7 +82,7 @@ def test_seconds_and_a_name_from_the_prompt(tmp_path: Path) -> None:
     [
         (["generate", ""], "it is empty"),
         (["generate"], "no prompt was given"),
-        (["generate", "a", "--model", "sora"], "the models are embedded, embedded-large, gauss"),
+        (["generate", "a", "--model", "sora"], "the models are embedded, embedded-df, embedded-large, gauss"),
         (["generate", "a", "-n", "0"], "partitions is 0"),
         (["generate", "a", "--size", "63x64"], "makes 64x64"),
         (["generate", "a", "--size", "wide"], "WIDTHxHEIGHT"),

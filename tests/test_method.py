@@ -93,6 +93,9 @@ def test_the_gap_of_an_exact_network(monkeypatch: pytest.MonkeyPatch) -> None:
         (value, spread), (whole, _) = every[n, "last"], every[n, "all"]
         assert value + 2 * spread < min(whole, 1)
     assert every[1, "last"][0] < every[2, "last"][0]  # the steeper, the cleaner those before
+    made = {(1, "all"): torch.rand(5, 8, 2, dtype=F64) + 1}
+    for row in gap.rows(model, 8, made, base={key: 2 * errors for key, errors in made.items()}):
+        assert row["to base"] == pytest.approx(float(row["relative"]) / 2)  # a network with twice the errors
     same = torch.ones(3, 4, 2, dtype=F64)
     assert gap.relative(same, torch.ones(4, dtype=torch.bool)) == (1, 0)
 

@@ -1,6 +1,7 @@
 """The recipe end to end at toy size: every step makes what the next one reads, and a stopped run goes on."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.evaluate.gates import Sampling, measure
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge
 from fifo_diffusion.models.embedded import packed
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
-from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
+from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded, load
 from fifo_diffusion.training import autoencoder, diffusion
-from fifo_diffusion.training.__main__ import export
+from fifo_diffusion.training.__main__ import export, main
 from fifo_diffusion.training.muon import Muon
 from fifo_diffusion.training.recipe import Recipe
 from fifo_diffusion.world.art import SUBJECTS, Sprites, load_sprites
@@ -101,8 +102,13 @@ def test_timesteps_lie_as_the_recipe_says_by_clip_or_by_frame(independent: bool)
     assert 0 <= drawn.min() <= drawn.max() < diffusion.TIMESTEPS
     above = recipe.noisy_share + (1 - recipe.noisy_share) * (1 - recipe.noisy / diffusion.TIMESTEPS)
     assert (drawn >= recipe.noisy).float().mean().item() == pytest.approx(above, abs=0.02)
+    # Of clips, by frame too: a frame that is not noisy would tell what the text is needed for.
+    noisy = (drawn >= recipe.noisy).all(dim=2)
+    every = recipe.noisy_share if independent else above
+    assert noisy.float().mean().item() == pytest.approx(every, abs=0.02)
     if independent:  # neighbours know nothing of each other
-        assert abs(torch.corrcoef(drawn[..., :2].reshape(-1, 2).T.float())[0, 1].item()) < 0.1
+        for some in (drawn[noisy], drawn[~noisy]):
+            assert abs(torch.corrcoef(some[:, :2].T.float())[0, 1].item()) < 0.15
     else:
         assert bool((drawn == drawn[..., :1]).all())
 
@@ -123,6 +129,50 @@ def test_training_begins_with_finished_weights(tmp_path: Path) -> None:
     for name in ("transformer", "text"):
         begun, shipped = load_file(tmp_path / f"{name}.safetensors"), packed.read(WEIGHTS / f"{name}.safetensors")
         assert all(torch.equal(value, shipped[key]) for key, value in begun.items())
+
+
+def test_a_video_network_trained_alone_shares_the_rest(tmp_path: Path) -> None:
+    """As `embedded-df` does: one file in six bits, and the place of the weights that it began with."""
+    torch.manual_seed(0)
+    folder, begin, into = tmp_path / "run", tmp_path / "begun", tmp_path / "made" / "weights"
+    recipe = dataclasses.replace(TOY, text=False, bits=6, steps=1, rise=1, cooldown=1, average=0.0)
+    shutil.copytree(WEIGHTS, begin)
+    folder.mkdir()
+    save_file({"latents": torch.randn(4, 12, 16, 8, 8)}, folder / "clips.safetensors")
+    np.save(folder / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
+    list(diffusion.train(recipe, folder, begin=begin))
+    export(recipe, folder, into, rest=begin)
+    assert sorted(file.name for file in into.iterdir()) == ["config.json", "transformer.safetensors"]
+    assert (into / "transformer.safetensors").stat().st_size < 0.8 * (begin / "transformer.safetensors").stat().st_size
+
+    def same(name: str, one: Path, other: Path) -> bool:
+        one_of, other_of = (packed.read(made / f"{name}.safetensors") for made in (one, other))
+        return all(torch.equal(value, other_of[key]) for key, value in one_of.items())
+
+    eight = dataclasses.replace(recipe, bits=8)
+    export(eight, folder, whole := tmp_path / "whole", pictures="text")  # no autoencoder was made here
+    assert same("text", whole, begin)
+    assert not same("transformer", whole, begin)
+    model = load(torch.device("cpu"), torch.float32, str(into))
+    before = load(torch.device("cpu"), torch.float32, str(begin))
+    assert model.weights != before.weights
+    said, heard = model.embed(["a red car"]), before.embed(["a red car"])
+    assert all(torch.equal(said[key], heard[key]) for key in said)
+    shutil.copy(WEIGHTS / "autoencoder.safetensors", begin / "text.safetensors")
+    with pytest.raises(ModelError, match="is missing, damaged or of another version"):
+        load(torch.device("cpu"), torch.float32, str(into))
+
+
+def test_what_is_trained_shares_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ["training", "--folder", str(tmp_path / "run"), "--begin", str(WEIGHTS), "--share"]
+    monkeypatch.setattr("sys.argv", said)
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    assert "a recipe that says text: false" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_clips_computed_a_few_at_once_are_the_same_training(tmp_path: Path) -> None:

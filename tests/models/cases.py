@@ -44,6 +44,7 @@ class Case:
 
 CASES = [
     Case("embedded", side=8, trained=True),
+    Case("embedded-df", side=8, trained=True),
     Case("gauss", side=8, trained=True),
     Case("embedded-large", side=8, trained=True),
     *(

@@ -19,7 +19,7 @@ from fifo_diffusion.errors import BadInput, OutputError
 def gates(
     folder: Annotated[Path | None, option("Where the art and the trained judge are kept (default: the cache).")] = None,
     model: Annotated[
-        str, option("The model whose shipped weights are judged: embedded or embedded-large.")
+        str, option("The model whose shipped weights are judged: embedded, embedded-df or embedded-large.")
     ] = "embedded",
     weights: Annotated[Path | None, option("Other weights to judge, of either world.")] = None,
     clips: Annotated[int, option("Base clips to sample (default: 64).")] = 64,
@@ -50,13 +50,13 @@ def gates(
     from fifo_diffusion.evaluate.stream_gates import streams as judged_streams
     from fifo_diffusion.evaluate.world import folder as kept
     from fifo_diffusion.models import card
-    from fifo_diffusion.models.embedded.model import WEIGHTS, WEIGHTS_LARGE, Embedded
+    from fifo_diffusion.models.embedded.model import WEIGHTS, WEIGHTS_DF, WEIGHTS_LARGE, Embedded
     from fifo_diffusion.world.clips import World
     from fifo_diffusion.world.kinds import KINDS
 
     out = Console(highlight=False)
     torch.set_num_threads(threads or torch.get_num_threads())
-    shipped = {"embedded": WEIGHTS, "embedded-large": WEIGHTS_LARGE}
+    shipped = {"embedded": WEIGHTS, "embedded-df": WEIGHTS_DF, "embedded-large": WEIGHTS_LARGE}
     if model not in shipped:
         raise BadInput(f"model {model!r} has no gates; those that have are {', '.join(shipped)}")
     own = card(model)
@@ -93,7 +93,7 @@ def gates(
         world = World(sprites, kind.size, kind=kind)
         base = {gate.name.removeprefix(BASE): gate.value for gate in found if gate.name.startswith(BASE)}
         settings = {
-            "model": kind.model,
+            "model": model if weights is None else kind.model,
             "weights": weights and str(weights),
             "guidance": sampling.guidance,
             "eta": sampling.eta,

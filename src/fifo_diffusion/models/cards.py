@@ -28,6 +28,26 @@ _CARDS = (
         repeats=24,  # seen: benchmarks/repeats.py
     ),
     Card(
+        name="embedded-df",
+        summary="the embedded model trained with a timestep for every frame (diffusion forcing): FIFO's trained cousin",
+        needs="nothing more; about 0.5 GB of memory",
+        loader="fifo_diffusion.models.embedded.model:load_df",
+        window=16,
+        space=8,
+        size=(64, 64),
+        encoder=True,
+        fps=10,
+        levels=999,
+        partitions=4,
+        lookahead="last",
+        eta=1.0,
+        guidance=4.0,
+        scale=4,
+        longer=True,
+        windowed=True,
+        repeats=24,  # as embedded, whose positions it has; not seen
+    ),
+    Card(
         name="embedded-large",
         summary="the embedded model at 128 pixels: 24 animated subjects, ten scenes, light and weather, more words",
         needs="nothing more",

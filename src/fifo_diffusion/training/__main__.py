@@ -6,8 +6,11 @@
 
 `--begin WEIGHTS` goes on from finished weights of the model that is made, with their words and autoencoder as they
 are; the larger model also grows from the small one's.  With `--polish` nothing but their decoder is trained once
-more.  `--independent` trains with a timestep for every frame.  Both
-together make the trained cousin of a training-free method, at the budget that `--steps` says.
+more.  `--independent` trains with a timestep for every frame.  `embedded-df` was made so, from the small model:
+
+    M=src/fifo_diffusion/models/embedded
+    python -m fifo_diffusion.training --config src/fifo_diffusion/training/further.yaml --folder DIR --independent
+        --begin $M/weights --export $M/weights-df --share
 
 A step whose result is already in the folder is not done again, and an interrupted diffusion step goes on from
 its last checkpoint; delete a file to make it again.
@@ -17,10 +20,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,11 +39,21 @@ from fifo_diffusion.world.captions import vocabulary
 from fifo_diffusion.world.clips import World
 
 
-def export(recipe: Recipe, folder: Path, into: Path, pictures: str = "polished") -> None:
-    """The three networks and the numbers that rebuild them; pictures: which autoencoder."""
+def export(recipe: Recipe, folder: Path, into: Path, pictures: str = "polished", rest: Path | None = None) -> None:
+    """The three networks and the numbers that rebuild them; pictures: which autoencoder.
+
+    rest: the weights whose autoencoder, text encoder and numbers these have too; they are read from there."""
     into.mkdir(parents=True, exist_ok=True)
-    for source, name in ((pictures, "autoencoder"), ("transformer", "transformer"), ("text", "text")):
-        packed.write(load_file(folder / f"{source}.safetensors"), into / f"{name}.safetensors")
+    parts = {"transformer": "transformer"}
+    if rest is None:
+        parts |= {"autoencoder": pictures, "text": "text"}
+    for name, source in parts.items():
+        packed.write(load_file(folder / f"{source}.safetensors"), into / f"{name}.safetensors", recipe.bits)
+    config = _numbers(recipe, folder) if rest is None else {"rest": os.path.relpath(rest, into)}
+    (into / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def _numbers(recipe: Recipe, folder: Path) -> dict[str, Any]:
     heard = words.known(folder) if recipe.vectors else vocabulary(recipe.kind)
     config = {"channels": recipe.channels, "timesteps": diffusion.TIMESTEPS, "vocabulary": heard}
     if recipe.world != "small":
@@ -47,7 +62,7 @@ def export(recipe: Recipe, folder: Path, into: Path, pictures: str = "polished")
         config |= {"fine": recipe.fine}
     if recipe.vectors:
         config |= {"vectors": recipe.vectors, "trained": vocabulary(recipe.kind)}
-    (into / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    return config
 
 
 def take_over(recipe: Recipe, begin: Path, folder: Path, polish: bool = False) -> None:
@@ -77,6 +92,9 @@ def main() -> None:
     parser.add_argument("--independent", action="store_true", help="a timestep for every frame, not one a clip")
     parser.add_argument("--begin", type=Path, help="a folder of finished weights to begin with")
     parser.add_argument("--polish", action="store_true", help="train nothing but the decoder of --begin once more")
+    parser.add_argument(
+        "--share", action="store_true", help="export the video network alone; the rest stays where --begin has it"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     folder, started = arguments.folder, time.monotonic()
@@ -91,6 +109,8 @@ def main() -> None:
     goes_on = arguments.begin is not None and not growing.grows(arguments.begin, recipe.patch)
     if arguments.polish and not goes_on:
         parser.error("--polish trains a finished decoder once more; give --begin the weights of the model that is made")
+    if arguments.share and (not goes_on or recipe.text or arguments.polish):
+        parser.error("--share is for a video network trained alone; give --begin, and a recipe that says text: false")
     folder.mkdir(parents=True, exist_ok=True)
     if goes_on:
         take_over(recipe, arguments.begin, folder, arguments.polish)
@@ -126,7 +146,7 @@ def _make(recipe: Recipe, folder: Path, arguments: argparse.Namespace, report: C
             model = Embedded(folder / "unpolished", torch.device("cpu"), torch.float32)
             report(answers.make(model, world, recipe, folder))
         report(autoencoder.polish(recipe, sprites, folder))
-    export(recipe, folder, arguments.export)
+    export(recipe, folder, arguments.export, rest=arguments.begin if arguments.share else None)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,7 @@ def train(
         if begin is not None:
             grow(begin, nets.video, nets.text, np.load(out / "pictures.npy"), encoder(recipe, out))
     average = copy.deepcopy(nets).eval().requires_grad_(False)
+    nets.text.requires_grad_(recipe.text)
     optimisers = _optimisers(nets, recipe)
     if compiled:
         for block in nets.video.blocks:
@@ -183,22 +184,29 @@ def drawn(captions: Sequence[Caption], recipe: Recipe, rng: np.random.Generator)
 def timesteps(recipe: Recipe) -> Tensor:
     """(B, F), spread evenly over the batch: less noise in the loss than independent draws.
 
-    By frame or by clip, each is as often in every place of 0 .. 999; more often in the noisy ones (`noisy_share`).
+    Each is as often in every place of 0 .. 999; more often in the noisy ones, for `noisy_share` of the clips: of these,
+    by frame as by clip, no frame tells what the text is needed for.
     """
-    count = recipe.batch * (recipe.frames if recipe.independent else 1)
-    spread = (torch.arange(count) + torch.rand(count)) / count
-    low, rest = recipe.noisy / TIMESTEPS, 1 - recipe.noisy_share
-    spread = torch.where(spread < rest, spread / rest, low + (spread - rest) / recipe.noisy_share * (1 - low))
+    noisy = int(recipe.noisy_share * recipe.batch + torch.rand(()).item())
+    parts = ((recipe.batch - noisy, 0.0), (noisy, recipe.noisy / TIMESTEPS))
+    spread = torch.cat([low + (1 - low) * _spread(clips, recipe) for clips, low in parts])
+    return (spread * TIMESTEPS).long()
+
+
+def _spread(clips: int, recipe: Recipe) -> Tensor:
+    """(clips, F) in 0 .. 1, evenly"""
+    count = clips * (recipe.frames if recipe.independent else 1)
+    even = (torch.arange(count) + torch.rand(count)) / count
     if recipe.independent:
-        spread = spread[torch.randperm(count)]
-    return (spread * TIMESTEPS).long().view(recipe.batch, -1).expand(-1, recipe.frames)
+        even = even[torch.randperm(count)]
+    return even.view(clips, -1).expand(-1, recipe.frames)
 
 
 def _optimisers(nets: EmbeddedNetworks, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for the rest."""
     matrices = [p for n, p in nets.video.blocks.named_parameters() if p.ndim == 2 and "modulation" not in n]
     chosen = {id(p) for p in matrices}
-    rest = [p for p in nets.parameters() if id(p) not in chosen]
+    rest = [p for p in nets.parameters() if p.requires_grad and id(p) not in chosen]
     return [
         Muon([{"params": matrices, "top": recipe.muon_rate}], lr=recipe.muon_rate, weight_decay=0.01),
         torch.optim.AdamW(

@@ -56,6 +56,8 @@ class Recipe:
     upright: float = 1.0
     unconditional: float = 0.1  # share of clips trained without text, for classifier-free guidance
     average: float = 0.995  # of the weights that ship
+    bits: int = 8  # of a number of them, in the file; see `packed.write`
+    text: bool = True  # trained too; False: the text encoder stays as it was in the weights that training began with
     independent: bool = (
         False  # a timestep of its own for every frame (diffusion forcing, arXiv:2407.01392), not one a clip
     )

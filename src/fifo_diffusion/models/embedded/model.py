@@ -30,6 +30,7 @@ from fifo_diffusion.schedule import NoiseSchedule, cosine, paper, variance_prese
 
 WEIGHTS = Path(__file__).parent / "weights"
 WEIGHTS_LARGE = Path(__file__).parent / "weights-large"
+WEIGHTS_DF = Path(__file__).parent / "weights-df"
 
 
 class Embedded(Model):
@@ -41,12 +42,16 @@ class Embedded(Model):
         """Raises ModelError, naming the file, when weights are missing, damaged or of another shape."""
         try:
             config = json.loads((folder / "config.json").read_text())
+            # See `--share` of the training.
+            rest = (folder / config["rest"]).resolve() if "rest" in config else folder
+            config = json.loads((rest / "config.json").read_text()) | config
             self.channels, self.timesteps, vocabulary = (config[k] for k in ("channels", "timesteps", "vocabulary"))
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(
                 f"the embedded model's {folder / 'config.json'} cannot be read ({error}); {_mend(folder)}"
             ) from error
-        self.device, self.dtype, self._folder = device, dtype, folder
+        self.device, self.dtype = device, dtype
+        self._files = {name: _file(folder, rest, name) for name in ("autoencoder", "text", "transformer")}
         self._along: _Along | None = None
         self.world: str = config.get("world", "small")  # which it was trained on, see `fifo_diffusion.world.kinds`
         self._by_lot = frozenset(config.get("by_lot", ()))  # words that it does not tell from each other
@@ -58,10 +63,10 @@ class Embedded(Model):
             config.get("trained"),
             config.get("fine"),
         )
-        self._text = _filled(text, folder / "text.safetensors").to(device)
-        self._video = _filled(video, folder / "transformer.safetensors").to(device, dtype)
+        self._text = _filled(text, self._files["text"]).to(device)
+        self._video = _filled(video, self._files["transformer"]).to(device, dtype)
         self._told = Once(self._video.told)
-        self._pictures = _filled(Autoencoder(self.channels), folder / "autoencoder.safetensors").to(device)
+        self._pictures = _filled(Autoencoder(self.channels), self._files["autoencoder"]).to(device)
 
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
         make = paper if table == "paper" else variance_preserving
@@ -133,8 +138,7 @@ class Embedded(Model):
 
     @cached_property
     def weights(self) -> str:
-        files = sorted(self._folder.glob("*.safetensors"))
-        return sha256(b"".join(sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+        return sha256(b"".join(sha256(file.read_bytes()).digest() for file in self._files.values())).hexdigest()
 
 
 def networks(
@@ -174,6 +178,11 @@ def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embed
     return _of_world("small", "embedded-large", Embedded(WEIGHTS if weights is None else Path(weights), device, dtype))
 
 
+def load_df(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:
+    """As `load`, trained with a timestep for every frame."""
+    return load(device, dtype, str(WEIGHTS_DF) if weights is None else weights)
+
+
 def load_large(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:
     """As `load`, of the larger world."""
     return _of_world("large", "embedded", Embedded(WEIGHTS_LARGE if weights is None else Path(weights), device, dtype))
@@ -186,9 +195,14 @@ def _of_world(world: str, other: str, model: Embedded) -> Embedded:
     return model
 
 
+def _file(folder: Path, rest: Path, name: str) -> Path:
+    own = folder / f"{name}.safetensors"
+    return own if own.exists() else rest / own.name
+
+
 def _mend(folder: Path) -> str:
     """What to do about weights that cannot be read."""
-    ours = folder in (WEIGHTS, WEIGHTS_LARGE)
+    ours = folder in (WEIGHTS, WEIGHTS_LARGE, WEIGHTS_DF)
     return "reinstall fifo-diffusion" if ours else "give --weights a folder that the training exported"
 
 
