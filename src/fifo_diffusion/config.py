@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.whole import can_be_written
+from fifo_diffusion.letters import can_be_written
 
 Method = Literal["fifo", "plain", "chunked", "genlvideo", "freenoise", "freelong", "riflex"]
 OF_FIFO = ("partitions", "lookahead", "solver", "start", "frames_per_level", "guidance_levels")  # what only FIFO has

@@ -9,11 +9,6 @@ from tempfile import NamedTemporaryFile
 from fifo_diffusion.errors import OutputError
 
 
-def can_be_written(text: str) -> bool:
-    """Half of a pair stands for nothing in UTF-8; NUL is the end of a name and of a tag."""
-    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that a crash or a power cut at any moment leaves as it was, or as it shall be.  Raises OSError."""
     beside = path.with_name(path.name + ".partial")

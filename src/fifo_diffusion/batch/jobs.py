@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from fifo_diffusion import script
 from fifo_diffusion.config import Run
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.whole import can_be_written
+from fifo_diffusion.letters import can_be_written
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _LONGEST = 200  # bytes of a name: a file system has room for 255, and what stands beside a video has a longer one

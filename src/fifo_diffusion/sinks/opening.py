@@ -9,13 +9,14 @@ from fractions import Fraction
 from pathlib import Path
 
 from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.letters import can_be_written
 from fifo_diffusion.sinks.base import FrameSink
 from fifo_diffusion.sinks.coded import Begun, picture_name
 from fifo_diffusion.sinks.folder import PngSink
 from fifo_diffusion.sinks.kinds import KINDS, Kind, is_folder, rate
 from fifo_diffusion.sinks.pipe import NullSink, RawSink
 from fifo_diffusion.sinks.video import VideoSink
-from fifo_diffusion.whole import can_be_written, check_writable
+from fifo_diffusion.whole import check_writable
 
 _ALLOWED = ".mp4, .webm, .gif, .webp, a folder (no extension, or a final /) for PNGs, - for stdout, or null"
 

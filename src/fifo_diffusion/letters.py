@@ -1,0 +1,6 @@
+"""Text that files and their names can hold."""
+
+
+def can_be_written(text: str) -> bool:
+    """Half of a pair stands for nothing in UTF-8; NUL is the end of a name and of a tag."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
