@@ -211,7 +211,7 @@ def student(degrees: int) -> float:
     """How many standard errors make each side of a 95 % interval; past the table by Cornish and Fisher's expansion."""
     if degrees <= len(STUDENT):
         return STUDENT[degrees - 1]
-    return 1.95996 + 2.37227 / degrees + 2.8225 / degrees**2
+    return 1.95996 + 2.37227 / degrees + 2.8225 / degrees**2 + 2.5558 / degrees**3
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]:
