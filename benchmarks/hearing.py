@@ -22,14 +22,13 @@ from torch import Tensor
 from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.evaluate.measure import mean_and_error
 from fifo_diffusion.models import card
-from fifo_diffusion.models.embedded.model import WEIGHTS, WEIGHTS_DF, WEIGHTS_LARGE, Embedded
+from fifo_diffusion.models.embedded.model import SHIPPED, Embedded
 from fifo_diffusion.schedule import cosine
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, Caption, World
 from fifo_diffusion.world.kinds import KINDS, Kind
 from report import Row, show
 
-SHIPPED = {"embedded": WEIGHTS, "embedded-df": WEIGHTS_DF, "embedded-large": WEIGHTS_LARGE}
 TIMES = (500, 700, 850, 930)  # of 1,000
 WAYS = ("up", "down", "left", "right")
 OPPOSITE = {"up": "down", "down": "up", "left": "right", "right": "left"}

@@ -58,8 +58,8 @@ class Job(Run):
 
     @property
     def run(self) -> Run:
-        """Without what is not of the run, and with only what was said: a method refuses what it has no use for."""
-        return Run.of({name: getattr(self, name) for name in Run.model_fields if name in self.model_fields_set})
+        """Without what is not of the run."""
+        return Run.of({name: getattr(self, name) for name in Run.model_fields})
 
 
 def read(path: Path) -> dict[int, Job]:

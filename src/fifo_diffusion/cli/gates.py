@@ -50,15 +50,14 @@ def gates(
     from fifo_diffusion.evaluate.stream_gates import streams as judged_streams
     from fifo_diffusion.evaluate.world import folder as kept
     from fifo_diffusion.models import card
-    from fifo_diffusion.models.embedded.model import WEIGHTS, WEIGHTS_DF, WEIGHTS_LARGE, Embedded
+    from fifo_diffusion.models.embedded.model import SHIPPED, Embedded
     from fifo_diffusion.world.clips import World
     from fifo_diffusion.world.kinds import KINDS
 
     out = Console(highlight=False)
     torch.set_num_threads(threads or torch.get_num_threads())
-    shipped = {"embedded": WEIGHTS, "embedded-df": WEIGHTS_DF, "embedded-large": WEIGHTS_LARGE}
-    if model not in shipped:
-        raise BadInput(f"model {model!r} has no gates; those that have are {', '.join(shipped)}")
+    if model not in SHIPPED:
+        raise BadInput(f"model {model!r} has no gates; those that have are {', '.join(SHIPPED)}")
     own = card(model)
     if clips < 1 or streams < 0 or frames < own.window:
         raise BadInput(
@@ -72,7 +71,7 @@ def gates(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}); name another, --folder") from error
-    network = Embedded(weights or shipped[model], torch.device("cpu"), torch.float32)
+    network = Embedded(weights or SHIPPED[model], torch.device("cpu"), torch.float32)
     kind = KINDS[network.world]
     sprites = kind.load_sprites(kind.fetch(folder / "art"), kind.size)
     sampling = Sampling(

@@ -134,7 +134,9 @@ def generate(
     if seconds is not None and frames is not None:
         raise BadInput(f"both --frames {frames} and --seconds {seconds:g} were given; give one of them")
     if seconds is not None and not 0 < seconds < 2**40:
-        raise BadInput(f"--seconds is {seconds:g}; it must be above 0 (for a video without end say --frames 0)")
+        raise BadInput(
+            f"--seconds is {seconds:g}; it must be above 0 and below {2**40} (for a video without end say --frames 0)"
+        )
     before = None if sidecar is None else read(sidecar)
     if before is not None:
         said = again(before, said)

@@ -3,69 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fifo_diffusion.models.card import Card, Need
 
+_EMBEDDED = Card(
+    name="embedded",
+    summary="small text-to-video model inside this package: eight subjects, six colours, six scenes",
+    needs="nothing more; about 0.5 GB of memory, runs on a laptop CPU",
+    loader="fifo_diffusion.models.embedded.model:load",
+    window=16,
+    space=8,
+    size=(64, 64),
+    encoder=True,
+    fps=10,
+    levels=999,
+    partitions=4,
+    lookahead="last",
+    eta=1.0,
+    guidance=4.0,
+    scale=4,
+    longer=True,
+    windowed=True,
+    repeats=24,  # seen: benchmarks/repeats.py; not of the two below, which have its positions
+)
 _CARDS = (
-    Card(
-        name="embedded",
-        summary="small text-to-video model inside this package: eight subjects, six colours, six scenes",
-        needs="nothing more; about 0.5 GB of memory, runs on a laptop CPU",
-        loader="fifo_diffusion.models.embedded.model:load",
-        window=16,
-        space=8,
-        size=(64, 64),
-        encoder=True,
-        fps=10,
-        levels=999,
-        partitions=4,
-        lookahead="last",
-        eta=1.0,
-        guidance=4.0,
-        scale=4,
-        longer=True,
-        windowed=True,
-        repeats=24,  # seen: benchmarks/repeats.py
-    ),
-    Card(
+    _EMBEDDED,
+    replace(
+        _EMBEDDED,
         name="embedded-df",
         summary="the embedded model trained with a timestep for every frame (diffusion forcing): FIFO's trained cousin",
-        needs="nothing more; about 0.5 GB of memory",
         loader="fifo_diffusion.models.embedded.model:load_df",
-        window=16,
-        space=8,
-        size=(64, 64),
-        encoder=True,
-        fps=10,
-        levels=999,
-        partitions=4,
-        lookahead="last",
-        eta=1.0,
-        guidance=4.0,
-        scale=4,
-        longer=True,
-        windowed=True,
-        repeats=24,  # as embedded, whose positions it has; not seen
     ),
-    Card(
+    replace(
+        _EMBEDDED,
         name="embedded-large",
         summary="the embedded model at 128 pixels: 24 animated subjects, ten scenes, light and weather, more words",
         needs="nothing more",
         loader="fifo_diffusion.models.embedded.model:load_large",
-        window=16,
-        space=8,
         size=(128, 128),
-        encoder=True,
-        fps=10,
-        levels=999,
-        partitions=4,
-        lookahead="last",
-        eta=1.0,
         guidance=2.5,  # rounder shapes than 4, and more of the speeds (docs/log.md, 2026-11-28)
         scale=2,
-        longer=True,
-        windowed=True,
-        repeats=24,  # as embedded, whose positions it has; not seen
     ),
     Card(
         name="gauss",

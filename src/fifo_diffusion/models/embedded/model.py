@@ -31,6 +31,7 @@ from fifo_diffusion.schedule import NoiseSchedule, cosine, paper, variance_prese
 WEIGHTS = Path(__file__).parent / "weights"
 WEIGHTS_LARGE = Path(__file__).parent / "weights-large"
 WEIGHTS_DF = Path(__file__).parent / "weights-df"
+SHIPPED = {"embedded": WEIGHTS, "embedded-df": WEIGHTS_DF, "embedded-large": WEIGHTS_LARGE}  # by the model's name
 
 
 class Embedded(Model):
@@ -202,7 +203,7 @@ def _file(folder: Path, rest: Path, name: str) -> Path:
 
 def _mend(folder: Path) -> str:
     """What to do about weights that cannot be read."""
-    ours = folder in (WEIGHTS, WEIGHTS_LARGE, WEIGHTS_DF)
+    ours = folder in SHIPPED.values()
     return "reinstall fifo-diffusion" if ours else "give --weights a folder that the training exported"
 
 
