@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from fifo_diffusion.cli.app import app
 from fifo_diffusion.cli.values import seconds_of
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.evaluate import gates as judging
+from fifo_diffusion.evaluate import stream_gates
+from fifo_diffusion.models.embedded.model import WEIGHTS
 from fifo_diffusion.sinks import read_frames
+from fifo_diffusion.world.kinds import KINDS
 
 PROGRAM = [sys.executable, "-m", "fifo_diffusion"]
 COMMANDS = "generate, extend, resume, batch, info, models, doctor, evaluate"
@@ -337,3 +343,40 @@ def test_a_batch_that_does_not_fit_is_one_line_and_the_video_goes_on(tmp_path: P
     assert done.stderr.count(b"warning: 2 windows at once do not fit") == 1
     assert b"UserWarning" not in done.stderr
     assert len(list(read_frames(tmp_path / "a.mp4"))) == 2
+
+
+def test_another_model_shows_its_pixels_as_large_as_it_is_used_to(tmp_path: Path) -> None:
+    assert fifo("generate", "0", *SMALL, "--frames", "1", "--scale", "3", "-o", "a.mp4", cwd=tmp_path).returncode == 0
+    other = ["--model", "embedded", "-n", "1", "--guidance", "1", "--frames", "1", "-o", "b.mp4"]
+    assert fifo("generate", "--from", "a.mp4.json", *other, cwd=tmp_path).returncode == 0
+    assert json.loads((tmp_path / "b.mp4.json").read_text())["scale"] == 4
+
+
+def test_a_prompt_for_all_that_is_to_come_has_no_time(tmp_path: Path) -> None:
+    for said in ("120: a whale", "4.5 s: a whale", ".5s : a whale"):
+        refused = CliRunner().invoke(app, ["resume", str(tmp_path / "a.mp4"), "--prompt", said])
+        assert isinstance(refused.exception, BadInput)
+        assert "with a time" in str(refused.exception)
+
+
+@pytest.mark.parametrize(("weights", "model"), [([], "embedded-df"), (["--weights", str(WEIGHTS)], "embedded")])
+def test_the_streams_of_the_gates_are_of_the_model_that_is_judged(
+    weights: list[str], model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without art, a judge and hours: what would make the streams is asked what it was told."""
+    told: dict[str, Any] = {}
+
+    def streams(*_: object, settings: dict[str, Any], **__: object) -> Iterator[object]:
+        told.update(settings)
+        return iter(())
+
+    small = replace(KINDS["small"], fetch=lambda _: tmp_path, load_sprites=lambda *_: {})
+    monkeypatch.setattr("fifo_diffusion.world.kinds.KINDS", {"small": small})
+    monkeypatch.setattr(stream_gates, "streams", streams)
+    monkeypatch.setattr(stream_gates, "stream_gates", lambda *_: ())
+    monkeypatch.setattr(stream_gates, "real_jitter", lambda *_: 1.0)
+    for name in ("measure", "trained_judge"):
+        monkeypatch.setattr(judging, name, lambda *_, **__: ())
+    asked = ["evaluate", "gates", "--model", "embedded-df", "--folder", str(tmp_path), "--streams", "1", *weights]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    assert told["model"] == model

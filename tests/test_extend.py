@@ -1,6 +1,7 @@
 """A user's clip goes on: the README's own picture, continued by the shipped model."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,9 @@ def test_the_clip_itself_is_never_written_over(tmp_path: Path) -> None:
         fifo.generate(PROMPT, str(tmp_path / "." / "a.webp"), clip=str(clip))
     with pytest.raises(BadInput, match=r"the preview .* is the clip itself"):
         fifo.generate(PROMPT, str(tmp_path / "c.mp4"), clip=str(still), preview=str(still))
+    os.link(clip, tmp_path / "other.webp")  # two names of one file, as A.webp and a.webp are on many disks
+    with pytest.raises(BadInput, match=r"the output .* is the clip itself"):
+        fifo.generate(PROMPT, tmp_path / "other.webp", clip=clip)
     assert still.read_bytes() == BALLOON.read_bytes()
     assert not (tmp_path / "c.mp4").exists()
 
