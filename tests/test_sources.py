@@ -161,7 +161,13 @@ def test_sixteen_bits_of_grey_are_the_same_grey(tmp_path: Path) -> None:
 
 def test_what_a_cut_left_in_front_is_not_shown(tmp_path: Path) -> None:
     """An edit list: decoding begins at a key frame, what is shown begins later."""
-    coded = bytearray(video(tmp_path / "a.mov.mp4", grey(*range(40, 200, 8)), 10).read_bytes())
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"g": "20", "bf": "0", "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        for frame in grey(*range(40, 200, 8)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        container.mux(stream.encode(None))
+    coded = bytearray((tmp_path / "a.mp4").read_bytes())
     edits = coded.find(b"elst")
     if edits < 0:
         pytest.skip("this build of FFmpeg writes no edit list")
