@@ -191,6 +191,35 @@ def test_clips_computed_a_few_at_once_are_the_same_training(tmp_path: Path) -> N
     assert ((together - apart).abs() < 0.02 * together.abs().max()).float().mean() > 0.99
 
 
+def test_errors_where_the_subject_is_count_as_often_as_the_recipe_says(tmp_path: Path) -> None:
+    """A half and the other half: with mean 1, what the one gains the other loses."""
+    torch.manual_seed(0)
+    half = torch.zeros(4, 16, 8, 8, dtype=torch.uint8)
+    half[..., :4] = 255
+    clips = {"latents": torch.randn(4, 12, 16, 8, 8) * torch.linspace(0, 3, 8)}
+    np.save(tmp_path / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
+
+    def loss(more: float, **where: torch.Tensor) -> float:
+        folder = tmp_path / "run"
+        folder.mkdir()
+        save_file(clips | where, folder / "clips.safetensors")
+        shutil.copy(tmp_path / "captions.npy", folder)
+        recipe = dataclasses.replace(TOY, subject=more, steps=1, muon_rate=0.0, adam_rate=0.0)
+        try:
+            (line,) = diffusion.train(recipe, folder, save_every=1, begin=WEIGHTS)
+        finally:
+            shutil.rmtree(folder)
+        return float(line.split("loss ")[1].split()[0])
+
+    even, left, right = loss(0.0), loss(4.0, subject=half), loss(4.0, subject=255 - half)
+    assert loss(4.0, subject=torch.full_like(half, 255)) == pytest.approx(even, rel=1e-3)
+    assert left + right == pytest.approx(2 * even, rel=1e-3)
+    assert left - right == pytest.approx(4 / 6 * (loss(1e4, subject=half) - loss(1e4, subject=255 - half)), rel=0.01)
+    assert abs(left - right) > 0.05
+    with pytest.raises(BadInput, match="does not say where the subjects are"):
+        loss(4.0)
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_file({"latents": torch.zeros(4, 12, 16, 16, 16)}, tmp_path / "clips.safetensors")
     np.save(tmp_path / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))

@@ -1,6 +1,7 @@
 """The captioned world: what a caption says is what the pixels show.  Sprites are made here; no art is fetched."""
 
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -106,6 +107,22 @@ def test_the_camera_never_comes_to_an_end(sprites: Sprites) -> None:
     late, early = np.stack(seen[-300:]).astype(float), np.stack(seen[:300]).astype(float)
     assert abs(late.mean() - early.mean()) < 3
     assert np.abs(seen[-1].astype(float) - seen[-2]).mean() > 1
+
+
+def test_the_subject_is_where_it_is_said_to_be(sprites: Sprites) -> None:
+    """Beside the same clip with a subject that cannot be seen."""
+    square: NDArray[np.float32] = np.zeros((30, 30, 4), np.float32)
+    square[5:25, 5:25] = (1, 0, 1, 1)
+    caption = Caption("car", "red", "desert", "left")
+    with_it, without = (
+        World(art).covered(caption, np.random.default_rng(3)) for art in ({**sprites, ("car", "red"): square}, sprites)
+    )
+    for (frame, cover), (bare, none) in islice(zip(with_it, without, strict=False), 3):
+        assert not none.any()
+        changed = np.abs(frame.astype(float) - bare).max(axis=2)
+        assert 0.05 < (cover > 0.5).mean() < 0.4
+        assert changed[cover == 0].max() == 0
+        assert (changed[cover > 0.9] > 8).mean() > 0.95
 
 
 def test_same_numbers_same_clip(sprites: Sprites) -> None:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import astuple
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -55,18 +56,26 @@ def encoder(recipe: Recipe, out: Path) -> Autoencoder:
 
 
 def encode_clips(world: World, net: Autoencoder, recipe: Recipe, out: Path) -> Iterator[str]:
-    """Render and encode the clips once: `clips.safetensors` and the captions' attributes in `captions.npy`."""
+    """Render and encode the clips once: `clips.safetensors` and the captions' attributes in `captions.npy`.
+
+    Beside the `latents` lies where the subject is: `subject`, (clips, F, h, w) in uint8, 255 where it covers a pixel of
+    a latent's patch wholly.
+    """
     rng = np.random.default_rng(recipe.seed + 2)
-    latents, captions = [], []
+    latents, subject, captions = [], [], []
     for i in range(recipe.clips):
         caption = world.draw_caption(rng)
+        frames, covers = zip(*islice(world.covered(caption, rng), recipe.frames), strict=True)
         with torch.inference_mode():
-            latents.append(encoded(world.clip(caption, rng, recipe.frames), net, recipe))
+            latents.append(encoded(np.stack(frames), net, recipe))
+        cover = nn.functional.adaptive_max_pool2d(torch.from_numpy(np.stack(covers)), latents[-1].shape[-2:])
+        subject.append((cover * 255).round().byte())
         captions.append(astuple(caption))
         if (i + 1) % 1000 == 0:
             yield f"clips {i + 1}"
     np.save(out / "captions.npy", np.array(captions))
-    save_file({"latents": torch.stack(latents)}, out / "clips.safetensors")  # last: it says that the step is done
+    stacks = {"latents": torch.stack(latents), "subject": torch.stack(subject)}
+    save_file(stacks, out / "clips.safetensors")  # last: it says that the step is done
 
 
 def encoded(clip: NDArray[np.uint8], net: Autoencoder, recipe: Recipe) -> Tensor:
@@ -75,13 +84,13 @@ def encoded(clip: NDArray[np.uint8], net: Autoencoder, recipe: Recipe) -> Tensor
         return net.encode(to_pixels(clip)).half().movedim(0, 1)
 
 
-def velocity_loss(nets: EmbeddedNetworks, x: Tensor, tokens: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    """Mean squared error of the velocity alpha * noise - sigma * x0 (arXiv:2202.00512), one value a clip; t (B, F)"""
+def velocity_error(nets: EmbeddedNetworks, x: Tensor, tokens: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """Squared error of the velocity alpha * noise - sigma * x0 (arXiv:2202.00512), of each latent; t (B, F)"""
     kept = cosine(TIMESTEPS)[t].float()[:, None, :, None, None]
     alpha, sigma = kept.sqrt(), (1 - kept).sqrt()
     text, words, heard = (said[:, None] for said in nets.text(tokens))
     guess: Tensor = nets.video(alpha * x + sigma * noise, t.float(), text, words, heard)
-    return (guess.float() - (alpha * noise - sigma * x)).square().mean(dim=(1, 2, 3, 4))
+    return (guess.float() - (alpha * noise - sigma * x)).square()
 
 
 def train(
@@ -93,7 +102,8 @@ def train(
     compiled: with `torch.compile`, which takes half a minute to begin with and a third off every step.
     """
     torch.manual_seed(recipe.seed)
-    latents = load_file(out / "clips.safetensors")["latents"]
+    clips = load_file(out / "clips.safetensors")
+    latents, weights = clips["latents"], _weights(clips, recipe)
     captions = [Caption(*row) for row in np.load(out / "captions.npy").tolist()]
     nets = EmbeddedNetworks(recipe, out)
     if begin is not None and not grows(begin, recipe.patch):
@@ -136,10 +146,12 @@ def train(
         for optimiser in optimisers:
             optimiser.zero_grad()
         loss, tokens, noise = 0.0, nets.text.tokens(said), torch.randn_like(x)
+        weight = weights[torch.from_numpy(picked)]
         for first in range(0, recipe.batch, size := recipe.at_once or recipe.batch):
             part = slice(first, first + size)
             with autocast("cpu", torch.bfloat16, enabled=recipe.in_half):
-                share = velocity_loss(nets, x[part], tokens[part], t[part], noise[part]).sum() / recipe.batch
+                error = velocity_error(nets, x[part], tokens[part], t[part], noise[part])
+            share = (error * weight[part]).sum() / x.numel()
             share.backward()  # type: ignore[no-untyped-call]
             loss += share.item()
         torch.nn.utils.clip_grad_norm_(nets.parameters(), 1.0)
@@ -157,6 +169,20 @@ def train(
             yield f"diffusion step {step} loss {np.mean(recent[-50:]):.4f} {pace:.3f} s/step"
     save_file(average.video.state_dict(), out / "transformer.safetensors")
     save_file(average.text.state_dict(), out / "text.safetensors")
+
+
+def _weights(clips: dict[str, Tensor], recipe: Recipe) -> Tensor:
+    """(clips, 1, F, h, w) of mean 1: what the error of each latent counts, more where the subject is.
+
+    Raises:
+        BadInput: the clips do not say where it is.
+    """
+    if not recipe.subject:
+        return torch.ones(1).expand(len(clips["latents"]), 1, 1, 1, 1)
+    if "subject" not in clips:
+        raise BadInput("clips.safetensors does not say where the subjects are; remove it, so that it is made again")
+    weights = 1 + recipe.subject / 255 * clips["subject"][:, None].half()
+    return weights / weights.float().mean()
 
 
 def _begin(net: nn.Module, file: Path) -> None:

@@ -54,6 +54,9 @@ class Recipe:
     # What moves sideways moves whole; up and down are told by a few puffs, a small part of the loss. Clips that move
     # up, down or not at all are drawn this many times as often as the others.
     upright: float = 1.0
+    # The error of a latent that the subject covers counts this many times more. It has the same least place, for every
+    # latent has its own; what changes is what a network that cannot have it all takes trouble with.
+    subject: float = 0.0
     unconditional: float = 0.1  # share of clips trained without text, for classifier-free guidance
     average: float = 0.995  # of the weights that ship
     bits: int = 8  # of a number of them, in the file; see `packed.write`

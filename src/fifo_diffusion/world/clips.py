@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,8 +85,12 @@ class World:
         weather = "" if indoors else str(rng.choice(["", "fog", *WEATHER], p=[0.76, 0.08, 0.08, 0.08]))
         return Caption(subject, colour, scene, motion, speed, light, weather)
 
-    def frames(self, caption: Caption, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
+    def frames(self, caption: Caption, rng: np.random.Generator) -> Iterator[Frames]:
         """Frames (size, size, 3) without end."""
+        return (frame for frame, _ in self.covered(caption, rng))
+
+    def covered(self, caption: Caption, rng: np.random.Generator) -> Iterator[tuple[Frames, Pixels]]:
+        """The same frames, each with how much the subject covers every pixel of it, (size, size) in 0 .. 1."""
         size = self.size
         sky, layers = _scene(caption.scene, size, int(rng.choice(list(self.variants))))
         sprites = self.sprites[caption.subject, caption.colour]
@@ -114,17 +119,16 @@ class World:
                 middle = at[0] + sprites.shape[2] / 2, at[1] + sprites.shape[1] / 2
                 leave_wake(picture, middle, (dx, dy), begun + step * t, _puff(caption.scene))
             shown = sprites[(t + start) % len(sprites)]
-            _paste(picture, _shaded(shown, caption.light), at[0], at[1])
+            cover = _paste(picture, _shaded(shown, caption.light), at[0], at[1])
             if caption.weather in WEATHER:
                 right, down = WEATHER[caption.weather]
                 _cover(picture, drops.view(x - right * size * t, y - down * size * t, size))
-            yield (picture * 255).round().astype(np.uint8)
+            yield (picture * 255).round().astype(np.uint8), cover
             x, y, t = x + dx * step, y + dy * step, t + 1
 
-    def clip(self, caption: Caption, rng: np.random.Generator, length: int) -> NDArray[np.uint8]:
+    def clip(self, caption: Caption, rng: np.random.Generator, length: int) -> Frames:
         """(length, size, size, 3)"""
-        endless = self.frames(caption, rng)
-        return np.stack([next(endless) for _ in range(length)])
+        return np.stack(list(islice(self.frames(caption, rng), length)))
 
 
 @lru_cache(maxsize=256)
@@ -156,8 +160,8 @@ def _shaded(sprite: Pixels, light: str) -> Pixels:
     return sprite * half
 
 
-def _paste(picture: Pixels, sprite: Pixels, x: float, y: float) -> None:
-    """Blend the sprite in at a fractional position (bilinear)."""
+def _paste(picture: Pixels, sprite: Pixels, x: float, y: float) -> Pixels:
+    """Blend the sprite in at a fractional position (bilinear); returns how much it covers, (h, w) of the picture."""
     left, top = int(np.floor(x)), int(np.floor(y))
     fx, fy = x - left, y - top
     padded = np.pad(sprite, ((1, 1), (1, 1), (0, 0)))
@@ -168,3 +172,6 @@ def _paste(picture: Pixels, sprite: Pixels, x: float, y: float) -> None:
     part = picture[top : top + h, left : left + w]
     part *= 1 - moved[..., 3:]
     part += moved[..., :3]
+    cover = np.zeros(picture.shape[:2], np.float32)
+    cover[top : top + h, left : left + w] = moved[..., 3]
+    return cover
