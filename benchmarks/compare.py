@@ -2,7 +2,7 @@
 
     python benchmarks/compare.py exact
     python benchmarks/compare.py cost [--lengths 128 256 512 1024] [--levels 16]
-    python benchmarks/compare.py quality --folder DIR [--frames 128] [--seeds 5]
+    python benchmarks/compare.py quality --folder DIR [--frames 128] [--seeds 5] [--settings 'n 4 last' ...]
 
 exact: the Gaussian video, whose network is perfect (f 16, 64 levels): what the method itself loses of variance
 1 and of correlation .9, .656 and .185 over 1, 4 and 16 frames.
@@ -17,7 +17,9 @@ judge that knows real renders only (DIR holds it, or it is trained there) says w
 video.  Every video is kept in DIR/videos/METHOD/SEED, as pictures, with a contact sheet in DIR/sheets, and four more
 renders of each caption in DIR/real, so that `fifo evaluate DIR/videos/* --against DIR/real -o REPORT` measures all that
 it knows, `world` too, and `python benchmarks/paired.py REPORT.json` compares them.  Errors are standard errors over
-seeds.  -n makes it cheaper: so many partitions, and 16 times as many levels for the others.
+seeds.  -n makes it cheaper: so many partitions, and 16 times as many levels for the others.  --settings compares ways
+of FIFO, by the names that `fidelity.py` has for them, instead of methods; --model embedded-df those of the other
+network of that world.
 
 Cells that are done are kept in a file of JSON lines, --kept; stopped, the same command goes on from there.
 """
@@ -39,11 +41,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fidelity import PLAIN, SETTINGS
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
-from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.evaluate.gates import trained_judge
-from fifo_diffusion.evaluate.judge import ATTRIBUTES, LOOK, Judge
+from fifo_diffusion.evaluate.judge import ATTRIBUTES
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.methods import METHODS, lacks
 from fifo_diffusion.models import card
@@ -51,14 +53,16 @@ from fifo_diffusion.session import Session
 from fifo_diffusion.sinks import open_sink
 from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
-from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, Caption, World
-from looks import MEASURES, PACES, Values, Video, drift, histogram
+from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, World
+from looks import MEASURES, PACES, Video, drift, histogram, right
 from report import Row, show
 
 NAMES = ("fifo", *METHODS)
 RENDERS = 4  # real ones of each caption, to measure distances from
 PROMPT = "a red balloon moving right over snowy mountains"
 Cell = dict[str, Any]
+OWN = ("eta", "setting", "model")  # what a cell without them is not: another cell's
+NAMED = [name for name, setting in SETTINGS.items() if not {"tail", "levels_a_place"} & setting.keys()]
 
 
 def cost(cell: Cell) -> Cell:
@@ -74,17 +78,6 @@ def cost(cell: Cell) -> Cell:
     return {**cell, "seconds": spent, "first frame after": first, "peak MB": peak_memory() / 2**20}
 
 
-def right(judge: Judge, video: Video, caption: Caption) -> dict[str, Values]:
-    """By attribute, of every four neighbouring frames: how sure the judge is of what was asked for, (T - 3,)."""
-    x = to_pixels(video)
-    with torch.no_grad():
-        scores = judge(torch.stack([x[i : i + LOOK] for i in range(len(x) - LOOK + 1)]))
-    return {
-        name: scores[name].softmax(1)[:, values.index(getattr(caption, name))].double().numpy()
-        for name, values in ATTRIBUTES.items()
-    }
-
-
 def quality(cell: Cell, folder: Path) -> Cell:
     """Scores of one video, and their drift; its contact sheet goes into the folder."""
     sprites = load_sprites(fetch(folder / "art"), 64)
@@ -94,10 +87,13 @@ def quality(cell: Cell, folder: Path) -> Cell:
     if cell["method"] == "world":
         video = World(sprites, variants=HELD_OUT_VARIANTS).clip(caption, rng, cell["frames"])
     else:
-        said = {"prompt": plain(caption), "seed": cell["seed"], "frames": cell["frames"], "method": cell["method"]}
-        said |= {} if cell.get("eta") is None else {"eta": cell["eta"]}
-        n = cell["partitions"]
-        said |= {"partitions": n} if cell["method"] == "fifo" else {"steps": n * card("embedded").window}
+        said = {"prompt": plain(caption), "seed": cell["seed"], "frames": cell["frames"]}
+        if "setting" in cell:
+            said |= {**PLAIN, **SETTINGS[cell["setting"]], "model": cell["model"]}
+        else:
+            said |= {"method": cell["method"]} | ({} if cell.get("eta") is None else {"eta": cell["eta"]})
+            n = cell["partitions"]
+            said |= {"partitions": n} if cell["method"] == "fifo" else {"steps": n * card("embedded").window}
         video = np.stack(list(Session(resolve(Run.of(said))).frames()))
     out = {**cell, "caption": plain(caption), "seconds": time.process_time() - began}
     for name, values in right(trained_judge(sprites, 64, folder), video, caption).items():
@@ -143,6 +139,8 @@ def exact(name: str, eta: float, frames: int = 96, side: int = 32) -> Row:
 
 
 def name_of(cell: Cell) -> str:
+    if "setting" in cell:
+        return str(cell["setting"]) if cell["model"] == "embedded" else f"{cell['model']}, {cell['setting']}"
     return str(cell["method"]) if cell.get("eta") is None else f"{cell['method']} eta {cell['eta']:g}"
 
 
@@ -170,7 +168,7 @@ def fill(cells: list[Cell], kept: Path, more: list[str]) -> list[Cell]:
 def find(cell: Cell, kept: Path) -> Cell | None:
     """What was made of a cell."""
     rows = (json.loads(line) for line in kept.read_text().splitlines()) if kept.exists() else ()
-    return next((row for row in rows if {**row, **cell} == row and row.get("eta") == cell.get("eta")), None)
+    return next((row for row in rows if {**row, **cell} == row and all(row.get(n) == cell.get(n) for n in OWN)), None)
 
 
 def costs(cells: list[Cell]) -> Iterator[Row]:
@@ -234,6 +232,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--partitions", "-n", type=int, help="quality: default is the model's own")
     parser.add_argument("--methods", nargs="+", default=list(NAMES))
+    parser.add_argument("--settings", nargs="+", choices=NAMED, default=[], metavar="SETTING", help="quality: of FIFO")
+    parser.add_argument("--model", choices=("embedded", "embedded-df"), default="embedded", help="of --settings")
     parser.add_argument("--even", action="store_true", help="quality: every method at eta 0 too")
     parser.add_argument("--cell", type=json.loads, help=argparse.SUPPRESS)
     said = parser.parse_args()
@@ -258,8 +258,10 @@ def main() -> None:
         ways: list[Cell] = [{"method": name} for name in ("world", *said.methods)]
         n = said.partitions or card("embedded").partitions
         plan = {"frames": said.frames, "partitions": n}
+        if said.settings:
+            ways[1:] = [{"method": "fifo", "setting": name, "model": said.model} for name in said.settings]
         cells = [{**way, **plan, "seed": seed} for seed in range(said.seeds) for way in ways]
-        if said.even:  # FreeNoise's eta is 0: what the others are at that
+        if said.even and not said.settings:  # FreeNoise's eta is 0: what the others are at that
             ways = [
                 {"method": name, "eta": 0.0}
                 for name in said.methods
@@ -269,7 +271,7 @@ def main() -> None:
         kept = said.kept or said.folder / "compare-quality.jsonl"
         made = fill(cells, kept, ["quality", "--folder", str(said.folder)])
         render(said.folder, said.seeds, said.frames)
-        about = f"{said.frames} frames, n {n}, {said.seeds} seeds"
+        about = f"{said.frames} frames, {'' if said.settings else f'n {n}, '}{said.seeds} seeds"
         show(f"methods: share of frames by motion, {about}", list(motions(made)))
         show(f"methods: what shows and drift behind each, {about}", list(scores(made)))
 

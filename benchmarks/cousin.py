@@ -24,7 +24,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from exact import STRETCH
-from fidelity import CAPTIONS, SETTINGS, TABLES, Eyes, Setting, Values, make, own_clips, paired, path, summary
+from fidelity import (
+    CAPTIONS,
+    SETTINGS,
+    TABLES,
+    Eyes,
+    Setting,
+    Values,
+    latents_of,
+    make,
+    own_clips,
+    paired,
+    path,
+    summary,
+)
 from fifo_diffusion import models
 from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.evaluate.gates import trained_judge
@@ -69,16 +82,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(STREAMS), choices=list(STREAMS))
     arguments = parser.parse_args()
     seeds, networks = range(arguments.seeds), {"twin": arguments.twin, "cousin": arguments.cousin}
+    there = {who: latents_of(arguments.folder, weights) for who, weights in networks.items()}
     prompts = range(min(len(CAPTIONS), len(seeds)))
     for who, weights in networks.items():
         for name, setting in CLIPS.items():
             for prompt in prompts:
-                if not (file := path(arguments.folder / who, name, prompt)).exists():
+                if not (file := path(there[who], name, prompt)).exists():
                     own_clips(setting, prompt, weights, file)
     for seed in seeds:
         for who, weights in networks.items():
             for name in arguments.only:
-                if not (file := path(arguments.folder / who, name, seed)).exists():
+                if not (file := path(there[who], name, seed)).exists():
                     make(STREAMS[name], seed, weights, file)
                     print(file, flush=True)
     torch.set_grad_enabled(False)
@@ -88,11 +102,7 @@ def main() -> None:
     renders = {prompt: real(eyes, CAPTIONS[prompt]) for prompt in prompts}
     each: dict[str, Values] = {
         "real renders": {s: eyes.real(CAPTIONS[s % len(CAPTIONS)], s) for s in seeds},
-        **{
-            f"{who}, {name}": found
-            for who in networks
-            for name, found in values(eyes, arguments.folder / who, renders, seeds)
-        },
+        **{f"{who}, {name}": found for who in networks for name, found in values(eyes, there[who], renders, seeds)},
     }
     rows = [summary(name, list(of.values())) for name, of in each.items()]
     for title, names in TABLES.items():

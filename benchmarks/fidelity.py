@@ -39,7 +39,6 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from compare import right
 from exact import STRETCH, distance
 from fifo_diffusion import models
 from fifo_diffusion.baseclip import sample_clip
@@ -59,6 +58,7 @@ from fifo_diffusion.session import Session
 from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import Caption, World
+from looks import right
 from report import Row, show
 
 FRAMES, DROPPED = 48, 16  # of a stream, and those at its start that were the base clip's own
@@ -294,6 +294,13 @@ KINDS: Mapping[str, Setting] = {
 }
 
 
+def latents_of(folder: Path, weights: str | None) -> Path:
+    """Where the streams of these weights are kept: of others than the model's own in a folder of their own."""
+    if weights is None:
+        return folder
+    return folder / f"weights-{models.load('embedded', torch.device('cpu'), torch.float32, weights).weights[:8]}"
+
+
 def path(folder: Path, name: str, seed: int) -> Path:
     return folder / f"{name.replace(' ', '-')}-{seed}.safetensors"
 
@@ -355,7 +362,8 @@ def main() -> None:
     parser.add_argument("--weights", help="another set of the embedded model's weights")
     parser.add_argument("--measure", action="store_true", help="make no streams")
     arguments = parser.parse_args()
-    folder, weights = arguments.folder, arguments.weights
+    weights = arguments.weights
+    folder = latents_of(arguments.folder, weights)
     needed = {kind_of(SETTINGS[name]) for name in arguments.only}
     for kind in (kind for kind in KINDS if kind in needed):
         for prompt in range(min(len(CAPTIONS), arguments.seeds)):
@@ -368,7 +376,7 @@ def main() -> None:
                 print(file, flush=True)
     torch.set_grad_enabled(False)
     model = models.load("embedded", torch.device("cpu"), torch.float32, weights)
-    kept = arguments.judge or folder
+    kept = arguments.judge or arguments.folder
     size = models.card("embedded").size[0]
     sprites = load_sprites(fetch(kept / "art"), size)
     eyes = Eyes(model, trained_judge(sprites, size, kept), World(sprites, size))

@@ -26,12 +26,13 @@ from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.evaluate.judge import held_out
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.card import Card
+from fifo_diffusion.models.embedded.model import Embedded
 from fifo_diffusion.protocols import Cond, Denoiser
 from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.sources import Clip
 from fifo_diffusion.windows import Keep, Plan
-from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
+from fifo_diffusion.world.kinds import KINDS
 from report import Row, show
 
 PARTITIONS = (1, 2, 4, 8)
@@ -39,10 +40,11 @@ KEPT: Mapping[str, Keep] = {"all (no lookahead)": "all", "last half": "last", "6
 TIMESTEPS, BANDS = 1000, 4
 
 
-def real_clips(model: Model, folder: Path, size: int, count: int) -> Iterator[tuple[str, Tensor]]:
+def real_clips(model: Embedded, folder: Path, size: int, count: int) -> Iterator[tuple[str, Tensor]]:
     """What it shows, and its latents (1, C, f, H, W)."""
-    sprites = load_sprites(fetch(folder / "art"), size)
-    for caption, frames in held_out(sprites, size, count, models.card("embedded").frames):
+    kind = KINDS[model.world]
+    sprites = kind.load_sprites(kind.fetch(folder / "art"), size)
+    for caption, frames in held_out(sprites, size, count, models.card("embedded").window, kind):
         yield plain(caption), model.encode(to_pixels(frames)[None])
 
 
@@ -137,9 +139,13 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(given)
     card = models.card(arguments.model)
     if (arguments.videos is None) == (arguments.folder is None):
-        parser.error("give one of --folder (the embedded model, on renders of its world) and --videos")
+        parser.error("give one of --folder (an embedded model, on renders of its world) and --videos")
     model = models.load(card.name, torch.device("cpu"), torch.float32, arguments.weights)
     if arguments.videos is None:
+        if not isinstance(model, Embedded):
+            parser.error(
+                f"--folder is for the embedded models, whose worlds can be rendered; give {card.name} --videos"
+            )
         clips = list(real_clips(model, arguments.folder, card.size[0], arguments.clips))
     else:
         clips = list(videos(model, card, arguments.videos))

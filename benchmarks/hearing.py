@@ -71,6 +71,11 @@ def error(model: Embedded, x: Tensor, noise: Tensor, t: int, caption: Caption) -
     return float((guess - (alpha * noise - sigma * x)).square().mean())
 
 
+def _told(mean: float | None, error: float | None) -> str:
+    """Of few clips nothing may be known, or not how well."""
+    return " ± ".join("-" if number is None else f"{number:.1f}" for number in (mean, error))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="where the world's art is kept")
@@ -95,7 +100,7 @@ def main() -> None:
                     rises[name, t].append(1e4 * (error(model, x, noise, t, mistaken) - right))
     rows: list[Row] = []
     for name in wrong(kind):
-        means = {f"t {t}": "{:.1f} ± {:.1f}".format(*mean_and_error(rises[name, t])) for t in TIMES}
+        means = {f"t {t}": _told(*mean_and_error(rises[name, t])) for t in TIMES}
         rows.append({"said wrongly": name, "clips": len(rises[name, TIMES[0]]), **means})
     show(f"rise of the error, in 1e-4, {model.world} world", rows)
 

@@ -1,11 +1,16 @@
-"""What can be measured of a video (T, H, W, 3) uint8 without any network: flicker, motion, sharpness, drift."""
+"""What can be measured of a video (T, H, W, 3) uint8: flicker, motion, sharpness, drift, and what the judge sees."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from fifo_diffusion.decode import to_pixels
+from fifo_diffusion.evaluate.judge import ATTRIBUTES, LOOK, Judge
+from fifo_diffusion.world.clips import Caption
 
 Video = NDArray[np.uint8]
 Values = NDArray[np.float64]
@@ -62,3 +67,14 @@ def drift(values: Values) -> float:
 
 
 MEASURES: dict[str, Callable[[Video], Values]] = {"flicker": flicker, "sharpness": sharpness, "flow": motion}
+
+
+def right(judge: Judge, video: Video, caption: Caption) -> dict[str, Values]:
+    """By attribute, of every four neighbouring frames: how sure the judge is of what was asked for, (T - 3,)."""
+    x = to_pixels(video)
+    with torch.no_grad():
+        scores = judge(torch.stack([x[i : i + LOOK] for i in range(len(x) - LOOK + 1)]))
+    return {
+        name: scores[name].softmax(1)[:, values.index(getattr(caption, name))].double().numpy()
+        for name, values in ATTRIBUTES.items()
+    }

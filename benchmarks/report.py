@@ -20,12 +20,16 @@ Row = Mapping[str, str | float | int]
 
 
 def show(title: str, rows: Sequence[Row], device: str = "cpu") -> None:
-    """Columns are the keys of the first row; device is the one that was measured."""
+    """Columns are the keys of the rows, of which some may lack one; device is the one that was measured."""
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    for name in rows[0]:
-        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right")
+    columns: dict[str, str | float | int] = {}
     for row in rows:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
+        columns = {**columns, **{name: value for name, value in row.items() if name not in columns}}
+    for name, value in columns.items():
+        table.add_column(name, justify="left" if isinstance(value, str) else "right")
+    for row in rows:
+        cells = (row.get(name, "") for name in columns)
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in cells))
     Console(width=140).print(table)
     said = {"benchmark": title, "date": date.today().isoformat(), "commit": _commit(), "command": shlex.join(sys.argv)}
     print(json.dumps({**said, "machine": machine(device), "rows": list(rows)}), flush=True)

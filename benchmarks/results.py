@@ -86,7 +86,7 @@ def scores(kept: Path) -> dict[str, Any]:
 
 def _table(rows: list[Mapping[str, Any]]) -> Iterator[str]:
     """A column with ± behind it is written into the one before."""
-    names = [name for name in rows[0] if not name.endswith("±")]
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if not name.endswith("±")]
     yield f"| {' | '.join(names)} |"
     yield "|" + "---|" * len(names)
     for row in rows:

@@ -1,6 +1,7 @@
 """The recipe end to end at toy size: every step makes what the next one reads, and a stopped run goes on."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from fifo_diffusion.evaluate.gates import Sampling, measure
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge
 from fifo_diffusion.models.embedded import packed
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
-from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded, load
+from fifo_diffusion.models.embedded.model import WEIGHTS, WEIGHTS_DF, Embedded, load
 from fifo_diffusion.training import autoencoder, diffusion
 from fifo_diffusion.training.__main__ import export, main
 from fifo_diffusion.training.muon import Muon
@@ -87,10 +88,18 @@ def test_the_recipe_runs_stops_goes_on_and_exports_a_model_that_loads(sprites: S
         assert torch.equal(value, load_file(tmp_path / "transformer.safetensors")[name]), name
 
     export(TOY, tmp_path, tmp_path / "weights")
+    shipped, made = (json.loads((folder / "config.json").read_text()) for folder in (WEIGHTS, tmp_path / "weights"))
+    assert made == shipped
     model = Embedded(tmp_path / "weights", torch.device("cpu"), torch.float32)
     gates = list(measure(model, sprites, TOY.size, tmp_path, clips=2, sampling=Sampling(2.0, 2, 1.0), judge_steps=2))
     assert len(gates) == 16
     assert not all(gate.passed for gate in gates)
+
+
+def test_no_timestep_lies_beyond_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 the last place of a spread may come out as 1, once in a few thousand hours of training."""
+    monkeypatch.setattr(diffusion, "_spread", lambda clips, recipe: torch.ones(clips, recipe.frames))
+    assert int(diffusion.timesteps(Recipe()).max()) == diffusion.TIMESTEPS - 1
 
 
 @pytest.mark.parametrize("independent", [False, True])
@@ -161,6 +170,45 @@ def test_a_video_network_trained_alone_shares_the_rest(tmp_path: Path) -> None:
     shutil.copy(WEIGHTS / "autoencoder.safetensors", begin / "text.safetensors")
     with pytest.raises(ModelError, match="is missing, damaged or of another version"):
         load(torch.device("cpu"), torch.float32, str(into))
+
+
+@pytest.mark.parametrize(
+    ("said", "about"),
+    [
+        ("adam_rate: fast", "says adam_rate 'fast'"),
+        ("batch: [8]", r"says batch \[8\]"),
+        ("autoencoder_cycles: [[3]]", "says autoencoder_cycles.0"),
+        ("world: large", "is for 64 pixels; the world large has 128"),
+        ("crop: 65", "says crop 65; give at most its size, 64"),
+        ("world: huge", "the worlds are small, large"),
+        ("stepps: 3", "says stepps"),
+        ("[1, 2]", "is no mapping"),
+    ],
+)
+def test_a_recipe_that_is_mistyped_is_refused(tmp_path: Path, said: str, about: str) -> None:
+    (file := tmp_path / "recipe.yaml").write_text(said)
+    with pytest.raises(BadInput, match=about):
+        Recipe.read(file)
+
+
+def test_numbers_of_a_recipe_are_numbers(tmp_path: Path) -> None:
+    """YAML takes 1e-3 for a word, as it has no point."""
+    (file := tmp_path / "recipe.yaml").write_text("adam_rate: 1e-3\nautoencoder_cycles: [[3, 1e-2]]\nnoise: [0, 0.3]")
+    recipe = Recipe.read(file)
+    assert (recipe.adam_rate, recipe.autoencoder_cycles, recipe.noise) == (0.001, ((3, 0.01),), (0.0, 0.3))
+
+
+@pytest.mark.parametrize("begin", [WEIGHTS_DF, Path("nowhere")], ids=["shares", "nowhere"])
+def test_what_training_cannot_begin_with_is_refused(
+    begin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["training", "--folder", str(tmp_path / "run"), "--begin", str(begin)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err
+    assert "give --begin the folder of a whole model" in said or "give the folder of a finished model" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_trained_shares_nothing(

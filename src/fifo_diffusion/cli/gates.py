@@ -92,6 +92,8 @@ def gates(
         world = World(sprites, kind.size, kind=kind)
         base = {gate.name.removeprefix(BASE): gate.value for gate in found if gate.name.startswith(BASE)}
         settings = {
+            "device": "cpu",  # as the base clips are, which they are held against
+            "dtype": "float32",
             "model": model if weights is None else kind.model,
             "weights": weights and str(weights),
             "guidance": sampling.guidance,

@@ -121,7 +121,11 @@ class VideoDistance(_Distance):
                 "lower",
             ),
             Quantity(
-                f"KVD ({seen})", "", "unbiased kernel distance (KID's kernel) of the same logits; 0 for real", "lower"
+                f"KVD ({seen})",
+                "",
+                "unbiased kernel distance (KID's kernel) of the same logits; 0 for real; its error takes clips as "
+                "independent",
+                "lower",
             ),
             Quantity(
                 f"inception score ({seen})",

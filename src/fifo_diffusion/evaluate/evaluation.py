@@ -16,6 +16,7 @@ from fifo_diffusion.evaluate.page import page
 from fifo_diffusion.evaluate.reading import Found
 from fifo_diffusion.evaluate.result import Evaluation, SetResult, Unmeasured, VideoResult
 from fifo_diffusion.evaluate.vbench import VBench
+from fifo_diffusion.letters import writable
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.version import __version__
 
@@ -48,7 +49,10 @@ def evaluate(
     reference = None if asked.reference is None else bench.refer(asked.reference)
     sets: Sequence[SetResult] = [bench.measure(found) for found in asked.sets]
     if reference is not None:
-        sets = [bench.compare(found, reference) for found in sets]
+        try:
+            sets = [bench.compare(found, reference) for found in sets]
+        except KeyboardInterrupt:  # what was measured is told, without distances
+            bench.stopped = True
     if asked.vbench is not None and not bench.stopped:
         sets = [asked.vbench.add(found) for found in sets]
     metrics: list[Metric | SetMetric] = [*asked.chosen.metrics, *asked.chosen.set_metrics]
@@ -56,7 +60,7 @@ def evaluate(
     found = Evaluation(
         fifo_diffusion=__version__,
         date=datetime.now().astimezone().isoformat(timespec="seconds"),
-        command=asked.command,
+        command=writable(asked.command),
         machine=dict(asked.machine),
         quantities=(*quantities, *(() if asked.vbench is None else asked.vbench.quantities)),
         sets=tuple(sets),

@@ -7,6 +7,7 @@ model's; a gate is only as good as that.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -118,7 +119,8 @@ def measure(
     base = judged_clips(captions, [plain(caption) for caption in captions])
     found = shares(base, JUDGED)
     for name, wanted in WANTED[kind.name].items():
-        yield Gate(f"{BASE}{name}", 100 * found[name], wanted, "%")
+        if not math.isnan(found[name]):  # no caption has it
+            yield Gate(f"{BASE}{name}", 100 * found[name], wanted, "%")
 
     said = judged_clips(captions, [say(caption, rng, leave_out=0, kind=kind) for caption in captions])
     yield from _otherwise("said otherwise", said, base, kind)
@@ -131,7 +133,8 @@ def measure(
     captions = drawn(World(sprites, size, kind=kind, unmet=True), clips)
     found = shares(judged_clips(captions, [plain(caption) for caption in captions]), JUDGED)
     for name in WANTED[kind.name]:
-        yield Gate(f"base clips, unmet pairs: {name}", 100 * found[name], None, "%")
+        if not math.isnan(found[name]):
+            yield Gate(f"base clips, unmet pairs: {name}", 100 * found[name], None, "%")
 
 
 def _otherwise(how: str, said: Iterable[Right], base: Iterable[Right], kind: Kind) -> Iterator[Gate]:
@@ -139,7 +142,8 @@ def _otherwise(how: str, said: Iterable[Right], base: Iterable[Right], kind: Kin
     one, other = shares(base, JUDGED), shares(said, JUDGED)
     for name, wanted in WANTED[kind.name].items():
         least = None if wanted is None else -WITHIN
-        yield Gate(f"{how}: {name}", 100 * (other[name] - one[name]), least, "pts")
+        if not math.isnan(one[name]):
+            yield Gate(f"{how}: {name}", 100 * (other[name] - one[name]), least, "pts")
 
 
 def drawn(world: World, count: int) -> list[Caption]:
@@ -186,6 +190,7 @@ def trained_judge(sprites: Sprites, size: int, folder: Path, steps: int | None =
     file = judge_file(folder, size, steps, kind)
     if not file.exists():
         save_file(train_judge(sprites, size, steps or JUDGE_STEPS[kind.name], kind).state_dict(), file)
+        file.chmod(0o644)  # safetensors writes it for its owner alone
     return load_judge(file, size, kind)
 
 

@@ -18,6 +18,7 @@ from fifo_diffusion.evaluate.reading import Found, Opened, open_video
 from fifo_diffusion.evaluate.result import About, Distance, Mean, Measured, SetResult, VideoResult
 from fifo_diffusion.evaluate.series import Series
 from fifo_diffusion.evaluate.sheets import Sheet, Watching
+from fifo_diffusion.letters import writable
 
 # Student's t, two-sided 5 %, by degrees of freedom (1, 2, ...)
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -50,7 +51,7 @@ class Bench:
         videos: list[VideoResult] = []
         for path in found.videos:
             if self.stopped:
-                videos.append(VideoResult(name=names[path], path=str(path), error=STOPPED))
+                videos.append(VideoResult(name=names[path], path=writable(path), error=STOPPED))
                 continue
             pictured = len(videos) < PICTURED
             videos.append(self._one(path, names[path], self.metrics, gathers, pictured))
@@ -101,14 +102,14 @@ class Bench:
             raise
         except FifoError as wrong:
             error = str(wrong)
-        except (OSError, RuntimeError, ValueError, ArithmeticError) as wrong:  # a device out of memory, a wrong reading
+        except Exception as wrong:  # out of memory, what a library meets in a strange file: the others are measured
             error = f"{type(wrong).__name__}: {str(wrong).strip() or 'no more is known'}".splitlines()[0]
         if run.looks is not None and (sheet := run.looks.sheet()) is not None:
-            self.sheets[str(path)] = sheet
+            self.sheets[writable(path)] = sheet
         video = run.video
         return VideoResult(
             name=name,
-            path=str(path),
+            path=writable(path),
             error=error,
             size=None if video is None else video.size,
             fps=None if video is None else video.fps,
@@ -176,7 +177,7 @@ def names_of(paths: Sequence[Path]) -> Mapping[Path, str]:
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(set(paths)):
         depth += 1
-    return {path: "/".join(path.parts[-depth:]) for path in paths}
+    return {path: writable("/".join(path.parts[-depth:])) for path in paths}
 
 
 def told(series: Series, frames: int) -> Measured:

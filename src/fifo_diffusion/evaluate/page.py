@@ -157,7 +157,7 @@ def _distances(found: Evaluation) -> Iterator[str]:
             yield f"{_value(distance.value, distance.error)}<td class='num soft'>{floor}"
             yield f"<td class=says>{escape(distance.of)}</tr>"
     yield "</tbody></table></div><p class=note>Real against real is one half of the reference against its other "
-    yield "half: what no video can be expected to be nearer than.</p></section>"
+    yield "half; of half as many clips, so a Frechet distance is too high there.</p></section>"
 
 
 def _over_time(found: Evaluation) -> Iterator[str]:

@@ -15,15 +15,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from fifo_diffusion import sidecar
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.evaluate.metric import Video
+from fifo_diffusion.letters import writable
 from fifo_diffusion.media import reading
 from fifo_diffusion.sinks import Frame, read_frames, read_metadata
 from fifo_diffusion.sources import opened, pictures
@@ -58,12 +59,12 @@ def find(given: Sequence[Path]) -> list[Found]:
         within = tuple(_within(path))
         if not within:
             raise BadInput(f"the folder {path} holds no video and no pictures; name one that does")
-        folders[path] = Found(path.name or str(path.resolve().name), within)
+        folders[path] = Found(writable(path.name or path.resolve().name), within)
     sets = [Found(FILES, tuple(dict.fromkeys(files)))] if files else []
     names = [found.name for found in (*sets, *folders.values())]
     for path, found in folders.items():
         if names.count(found.name) > 1:  # two of one name are told apart by where they are
-            found = replace(found, name=os.path.join(path, "") if str(path) == found.name else str(path))
+            found = replace(found, name=writable(os.path.join(path, "") if str(path) == found.name else path))
         sets.append(found)
     return sets
 
@@ -74,13 +75,18 @@ def _is_pictures(path: Path) -> bool:
     return not kinds.isdisjoint(PICTURES) and kinds.isdisjoint(VIDEOS)
 
 
-def _within(folder: Path) -> Iterator[Path]:
+def _within(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
+    """Each video once, by whatever links it can be reached; seen: where the others are."""
+    seen = {folder.resolve()} if seen is None else seen
     for path in sorted(folder.iterdir(), key=natural):
         if path.name.startswith(".") or ".partial" in path.suffixes:
             continue  # what fifo keeps beside its videos
-        if path.is_dir():
-            yield from [path] if _is_pictures(path) else _within(path)
-        elif path.suffix.lower() in VIDEOS:
+        if not (path.is_dir() or path.suffix.lower() in VIDEOS) or (real := path.resolve()) in seen:
+            continue
+        seen.add(real)
+        if path.is_dir() and not _is_pictures(path):
+            yield from _within(path, seen)
+        else:
             yield path
 
 
@@ -148,17 +154,16 @@ def open_video(path: Path, name: str, device: str) -> Opened:
         raise BadInput(f"{path} holds no frame that can be read; give a whole video")
     run, clip_frames, scale = _told(path)
     height, width = first.shape[:2]
-    size = run.get("size")
     if scale is None:  # the file's own tags do not say it; they say what size the model made
-        scale = width // size[0] if size and width % size[0] == 0 and width // size[0] * size[1] == height else 1
-    cues = tuple((clip_frames + cue["at"], str(cue["prompt"])) for cue in run.get("cues") or ())
+        made = run.size
+        scale = width // made[0] if made and width % made[0] == 0 and width // made[0] * made[1] == height else 1
     video = Video(
         name=name,
         size=(width // scale, height // scale),
-        fps=run.get("fps", fps),
+        fps=run.fps or fps,
         device=device,
-        prompt=run.get("prompt"),
-        cues=cues,
+        prompt=run.prompt,
+        cues=tuple((clip_frames + cue.at, cue.prompt) for cue in run.cues),
         scale=scale,
     )
     return Opened(path, video, promised)
@@ -182,17 +187,32 @@ def _clock(path: Path) -> tuple[float | None, int]:
         raise BadInput(f"{path} cannot be read as a video ({error.strerror}); give a whole file") from error
 
 
-def _told(path: Path) -> tuple[dict[str, Any], int, int | None]:
+class _Cue(BaseModel):
+    at: NonNegativeInt
+    prompt: str
+
+
+class _Run(BaseModel):
+    """Of the settings that made a video, what a reader asks for.  Other programs write comments too."""
+
+    prompt: str | None = None
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    fps: PositiveFloat | None = None
+    cues: tuple[_Cue, ...] = ()
+
+
+def _told(path: Path) -> tuple[_Run, int, int | None]:
     """What fifo says of a video it made: the run's settings, the frames of a clip before its own, and the scale."""
     beside = sidecar.path_beside(str(path))
     if beside is not None and beside.exists():
         try:
             made = sidecar.read(beside)
-            return made.run.model_dump(), made.clip_frames, made.scale
+            return _Run(**made.run.model_dump()), made.clip_frames, made.scale
         except BadInput:  # of another program or version
             pass
     try:
         said = json.loads(read_metadata(path).get("comment", ""))
-    except (BadInput, ValueError):
-        return {}, 0, None
-    return (said, 0, None) if isinstance(said, dict) and "prompt" in said else ({}, 0, None)
+        run = _Run(**said) if isinstance(said, dict) and "prompt" in said else _Run()
+    except (BadInput, ValueError):  # pydantic's is a ValueError
+        run = _Run()
+    return run, 0, None

@@ -21,6 +21,7 @@ Picture = NDArray[np.uint8]  # (height, width, 3)
 ACROSS = 12  # frames of a contact sheet
 THUMB = 160  # pixels of a frame's longer side there, at most
 SLITS = 960  # columns of a slit scan, at most
+HIGH = 2160  # and pixels of one: of wider frames every second is left out, or more
 
 
 class Spread(Generic[Kept]):
@@ -60,7 +61,8 @@ class Watching:
         """frames: (n, 3, h, w) uint8."""
         for number, frame in enumerate(frames.permute(0, 2, 3, 1).numpy(), first):
             if self._slits.wants(number):
-                self._slits.add(number, frame[len(frame) // 2].copy())
+                row = frame[len(frame) // 2]
+                self._slits.add(number, row[:: -(-len(row) // HIGH)].copy())
             if self._thumbs.wants(number):
                 self._thumbs.add(number, _thumb(frame))
 

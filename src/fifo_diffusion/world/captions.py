@@ -86,8 +86,10 @@ def say(
 def understood(text: str, kind: Kind = SMALL) -> dict[str, str]:
     """The attributes that a text says, by name; what moves without a word of its speed has speed "".
 
-    Of two values of one attribute the one that is said first counts.
+    Of two values of one attribute the one that is said first counts.  A green forest makes no green bee, and falling
+    snow nothing that falls: words of the scene, the light and the weather say nothing else.
     """
+    text = text.lower()
     tables: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "subject": {name: subject.words for name, subject in kind.subjects.items()},
         "colour": {name: (name,) for name in COLOURS},
@@ -95,7 +97,15 @@ def understood(text: str, kind: Kind = SMALL) -> dict[str, str]:
         "motion": _MOVING,
         "speed": _SPEED,
     }
-    said = {name: found for name, table in tables.items() if (found := _first(text.lower(), table)) is not None}
+    places = [words for name in kind.scenes for words in PLACES[name].words]
+    skies = [words for table in (_LIGHT, _WEATHER) for several in table.values() for words in several if words]
+    around = sorted(map(_bare, (*places, *skies)), key=len, reverse=True)
+    rest = re.sub(rf"\b(({'|'.join(COLOURS)}) )*?({'|'.join(map(re.escape, around))})\b", " ", text)
+    said = {
+        name: found
+        for name, table in tables.items()
+        if (found := _first(text if name == "scene" else rest, table)) is not None
+    }
     if said.get("motion", "still") == "still":
         said.pop("speed", None)
     else:

@@ -184,6 +184,7 @@ def _keep(known: Published, data: bytes, source: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="partial-", dir=path.parent) as beside:
             save_file(tensors, Path(beside, path.name), metadata=origin)
+            Path(beside, path.name).chmod(0o644)  # not for its owner alone: the folder may be shared
             Path(beside, path.name).replace(path)
     except OSError as error:
         raise ModelError(
