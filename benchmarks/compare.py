@@ -46,14 +46,15 @@ from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.evaluate.judge import ATTRIBUTES
+from fifo_diffusion.evaluate.measure import mean_and_error
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.methods import METHODS, lacks
 from fifo_diffusion.models import card
 from fifo_diffusion.session import Session
 from fifo_diffusion.sinks import open_sink
-from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, World
+from fifo_diffusion.world.kinds import SMALL
 from looks import MEASURES, PACES, Video, drift, histogram, right
 from report import Row, show
 
@@ -80,7 +81,7 @@ def cost(cell: Cell) -> Cell:
 
 def quality(cell: Cell, folder: Path) -> Cell:
     """Scores of one video, and their drift; its contact sheet goes into the folder."""
-    sprites = load_sprites(fetch(folder / "art"), 64)
+    sprites = SMALL.sprites(folder)
     rng = np.random.default_rng(1000 + cell["seed"])
     caption = World(sprites).draw_caption(rng)
     began = time.process_time()
@@ -110,7 +111,7 @@ def quality(cell: Cell, folder: Path) -> Cell:
 
 def render(folder: Path, seeds: int, frames: int) -> None:
     """More real renders of the same captions, none of them the `world` that is compared."""
-    world = World(load_sprites(fetch(folder / "art"), 64), variants=HELD_OUT_VARIANTS)
+    world = World(SMALL.sprites(folder), variants=HELD_OUT_VARIANTS)
     for seed in range(seeds):
         caption = world.draw_caption(np.random.default_rng(1000 + seed))
         for number in range(RENDERS):
@@ -209,9 +210,8 @@ def scores(cells: list[Cell]) -> Iterator[Row]:
 
 
 def mean(values: list[float], scale: float) -> str:
-    x = scale * np.array(values)
-    error = f" ±{x.std(ddof=1) / len(x) ** 0.5:.1f}" if len(x) > 1 else ""
-    return f"{x.mean():.1f}{error}"
+    middle, error = mean_and_error([scale * value for value in values])
+    return f"{middle:.1f}" + ("" if error is None else f" ±{error:.1f}")
 
 
 def motions(cells: list[Cell]) -> Iterator[Mapping[str, str | float]]:

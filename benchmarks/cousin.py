@@ -42,8 +42,8 @@ from fifo_diffusion import models
 from fifo_diffusion.decode import to_pixels
 from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.models.embedded.model import WEIGHTS_DF
-from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.clips import Caption, World
+from fifo_diffusion.world.kinds import SMALL
 from report import show
 
 REAL = 24  # renders of each prompt
@@ -97,7 +97,7 @@ def main() -> None:
                     print(file, flush=True)
     torch.set_grad_enabled(False)
     model, size = models.load("embedded", torch.device("cpu"), torch.float32), models.card("embedded").size[0]
-    sprites = load_sprites(fetch(arguments.folder / "art"), size)
+    sprites = SMALL.sprites(arguments.folder)
     eyes = Eyes(model, trained_judge(sprites, size, arguments.folder), World(sprites, size))
     renders = {prompt: real(eyes, CAPTIONS[prompt]) for prompt in prompts}
     each: dict[str, Values] = {

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 import fifo_diffusion as fifo
+from exact import nothing
 from fifo_diffusion.decode import psnr
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.evaluate.gates import trained_judge
@@ -32,21 +33,16 @@ from fifo_diffusion.execute import Batched
 from fifo_diffusion.models import card
 from fifo_diffusion.models.gauss import GaussianVideo
 from fifo_diffusion.noise import SeededNoise
-from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import rectified_flow
 from fifo_diffusion.sinks import open_sink
 from fifo_diffusion.windows import Plan
-from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, Caption, World
+from fifo_diffusion.world.kinds import SMALL
 from report import Row, show
 
 Frames = NDArray[np.uint8]
 RHO, SIDE, PART = 0.9, 24, 16  # PART: new frames that are judged together
-
-
-def nothing(frames: range) -> Cond:
-    return {}
 
 
 def exact(partitions: int, eta: float) -> list[Row]:
@@ -79,7 +75,7 @@ def judged(judge: Judge, caption: Caption, frames: Frames) -> dict[str, float]:
 
 def extended(folder: Path, clips: int, count: int, partitions: int) -> list[Row]:
     own = card("embedded")
-    sprites = load_sprites(fetch(folder / "art"), own.size[0])
+    sprites = SMALL.sprites(folder)
     judge = trained_judge(sprites, own.size[0], folder)
     world, rng = World(sprites, own.size[0], HELD_OUT_VARIANTS), np.random.default_rng(5)
     found: dict[tuple[str, str], list[dict[str, float]]] = {}

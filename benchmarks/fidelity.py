@@ -48,6 +48,7 @@ from fifo_diffusion.decode import to_frames, to_pixels
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge
+from fifo_diffusion.evaluate.measure import mean_and_error
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.noise import SeededNoise
@@ -55,9 +56,9 @@ from fifo_diffusion.prompts import OnePrompt
 from fifo_diffusion.protocols import Call, Noise
 from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.session import Session
-from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import Caption, World
+from fifo_diffusion.world.kinds import SMALL
 from looks import right
 from report import Row, show
 
@@ -309,9 +310,9 @@ def summary(setting: str, each: Sequence[Mapping[str, float]]) -> Row:
     """Mean ± standard error over streams, and how many there were."""
     row: dict[str, str | float | int] = {"setting": setting, "streams": len(each)}
     for name in each[0]:
-        values = np.array([one[name] for one in each])
-        row[name] = float(values.mean())
-        row[f"{name} ±"] = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else float("nan")
+        mean, error = mean_and_error([one[name] for one in each])
+        assert mean is not None
+        row |= {name: mean, f"{name} ±": float("nan") if error is None else error}
     return row
 
 
@@ -378,7 +379,7 @@ def main() -> None:
     model = models.load("embedded", torch.device("cpu"), torch.float32, weights)
     kept = arguments.judge or arguments.folder
     size = models.card("embedded").size[0]
-    sprites = load_sprites(fetch(kept / "art"), size)
+    sprites = SMALL.sprites(kept)
     eyes = Eyes(model, trained_judge(sprites, size, kept), World(sprites, size))
     each: dict[str, Values] = {}
     rows = list(measure(folder, eyes, range(arguments.seeds), arguments.only, each))

@@ -43,8 +43,7 @@ TIMESTEPS, BANDS = 1000, 4
 def real_clips(model: Embedded, folder: Path, size: int, count: int) -> Iterator[tuple[str, Tensor]]:
     """What it shows, and its latents (1, C, f, H, W)."""
     kind = KINDS[model.world]
-    sprites = kind.load_sprites(kind.fetch(folder / "art"), size)
-    for caption, frames in held_out(sprites, size, count, models.card("embedded").window, kind):
+    for caption, frames in held_out(kind.sprites(folder), size, count, models.card("embedded").window, kind):
         yield plain(caption), model.encode(to_pixels(frames)[None])
 
 

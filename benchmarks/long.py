@@ -16,7 +16,6 @@ the spread of stretches of that length over the middle of the video.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -38,7 +37,7 @@ from fifo_diffusion.evaluate.temporal import Flicker, Standing
 from fifo_diffusion.evaluate.world import Looking
 from fifo_diffusion.models import card
 from fifo_diffusion.world.kinds import KINDS
-from memory import resident
+from memory import hand_back, resident
 from report import Row, show
 
 PROMPT = "a red balloon moving left over the ocean"
@@ -49,7 +48,6 @@ AT_ONCE = 32  # frames
 
 def make(folder: Path, run: Run) -> None:
     """Begin or go on with the video; a line for every block that was made without a stop."""
-    libc = ctypes.CDLL(None)
     began: dict[int, float] = {}  # by block, processor seconds at its first frame
 
     def look(stage: str, done: int, total: int) -> None:
@@ -58,8 +56,7 @@ def make(folder: Path, run: Run) -> None:
         block, now = done // BLOCK, time.process_time()
         began[block] = now
         if block - 1 in began:
-            if hasattr(libc, "malloc_trim"):
-                libc.malloc_trim(0)
+            hand_back()
             took = {"block": block - 1, "ms": 1000 * (now - began[block - 1]) / BLOCK, "MB": resident()}
             with (folder / "blocks.jsonl").open("a") as file:
                 file.write(json.dumps(took) + "\n")

@@ -11,7 +11,6 @@ quantity by itself.  Then the blocks of 500 frames: means over seeds ± standard
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,16 +18,15 @@ from typing import Any
 
 from fifo_diffusion.evaluate.measure import mean_and_error, student
 from report import Row, show
+from results import KEPT, lines
 
-KEPT = Path(__file__).with_name("results.jsonl")
 Rows = Sequence[Mapping[str, Any]]
 
 
 def by_seed(kept: Path, plan: str, what: str) -> dict[int, Rows]:
     """The rows of each seed's table; of two of one seed the later counts.  what: "drift" or "blocks of 500 frames"."""
     title = re.compile(rf"a long video, {re.escape(plan)}(, seed (?P<seed>\d+))?: {re.escape(what)}")
-    said = [json.loads(line) for line in kept.read_text().splitlines() if line.startswith('{"benchmark"')]
-    found = [(title.fullmatch(one["benchmark"]), one["rows"]) for one in said]
+    found = [(title.fullmatch(one["benchmark"]), one["rows"]) for one in lines(kept)]
     return {int(match["seed"] or 0): rows for match, rows in found if match is not None}
 
 

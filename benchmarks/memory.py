@@ -28,6 +28,12 @@ SETTINGS: dict[str, dict[str, object]] = {
 EARLY = 500
 
 
+def hand_back() -> None:
+    """What was freed and the C library keeps for later, where that is glibc."""
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 def resident() -> float:
     """MB of main memory in use now."""
     with open("/proc/self/status") as status:
@@ -40,13 +46,10 @@ def watch(model: str, frames: int) -> None:
     from fifo_diffusion import api
     from fifo_diffusion.config import Run
 
-    libc = ctypes.CDLL(None)
-
     def look(stage: str, done: int, total: int) -> None:
         if stage == "streaming" and done in (EARLY, (EARLY + frames) // 2, frames):
             before = resident()
-            if hasattr(libc, "malloc_trim"):
-                libc.malloc_trim(0)
+            hand_back()
             print(f"{done} {resident():.2f} {before:.2f}", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:

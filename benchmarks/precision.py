@@ -29,7 +29,8 @@ from fifo_diffusion.models.latent import Table
 from fifo_diffusion.models.latte import PUBLISHED, Latte
 from fifo_diffusion.models.videocrafter import VARIANTS
 from fifo_diffusion.models.wan import SHIFT, SMALL, Wan
-from fifo_diffusion.protocols import NEGATIVE, Cond
+from fifo_diffusion.prompts import OnePrompt
+from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import linear_betas
 from fifo_diffusion.windows import Plan
 from report import Row, show
@@ -82,12 +83,11 @@ def made(setting: Setting, said: str, frames: int) -> tuple[Tensor, Tensor]:
         model.in_eight_bits(CPU, products=fp8 == "products")
     schedule = model.schedule(setting.plan.levels, "even")
     positive, negative = setting.hear(model)
-    cond = {**positive, **{NEGATIVE + name: c for name, c in negative.items()}}
     engine = Engine(
         plan=setting.plan,
         schedule=schedule,
         execute=Batched(Guided(model.denoiser(schedule), setting.guidance), 2),
-        condition=lambda frames: cond,
+        condition=OnePrompt(positive, negative),
         noise=NOISE,
         eta=0.0 if schedule.predicts == "flow" else 1.0,
     )

@@ -33,9 +33,9 @@ from fifo_diffusion.evaluate.world import first_shown
 from fifo_diffusion.models import card
 from fifo_diffusion.prompts import Table, WholeQueue
 from fifo_diffusion.session import Session
-from fifo_diffusion.world.art import fetch, load_sprites
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import Caption
+from fifo_diffusion.world.kinds import SMALL
 from report import Row, show
 
 BALLOON = Caption("balloon", "red", "snowy mountains", "right")
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--only", choices=list(CHANGES))
     given = parser.parse_args()
     own = card("embedded")
-    judge = trained_judge(load_sprites(fetch(given.folder / "art"), own.size[0]), own.size[0], given.folder)
+    judge = trained_judge(SMALL.sprites(given.folder), own.size[0], given.folder)
     rows: list[Row] = []
     for what in CHANGES if given.only is None else (given.only,):
         videos: list[list[Seen]] = []

@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
+from fifo_diffusion.evaluate.measure import mean_and_error
 from fifo_diffusion.models import card
 from fifo_diffusion.session import Session
 from report import Row, show
@@ -63,8 +63,8 @@ def main() -> None:
     for lag in range(said.every, 3 * said.frames // 4, said.every):
         row: dict[str, str | float | int] = {"lag": lag}
         for name, all_of in curves.items():
-            at = np.array([float(curve[lag]) for curve in all_of])
-            row[name] = f"{at.mean():.3f} ±{at.std(ddof=1) / len(at) ** 0.5:.3f}" if len(at) > 1 else f"{at.mean():.3f}"
+            mean, error = mean_and_error([float(curve[lag]) for curve in all_of])
+            row[name] = f"{mean:.3f}" + ("" if error is None else f" ±{error:.3f}")
         rows.append(row)
     show("correlation of latents by lag", rows)
     show("periods", [{"component": k, "period": round(2 * math.pi / rate, 1)} for k, rate in enumerate(rates)])

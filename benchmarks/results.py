@@ -21,10 +21,14 @@ from typing import Any
 KEPT = Path(__file__).with_name("results.jsonl")
 
 
+def lines(kept: Path) -> list[Any]:
+    """What the benchmarks said, as `report.show` prints it last; other lines are skipped."""
+    return [json.loads(line) for line in kept.read_text().splitlines() if line.startswith('{"benchmark"')]
+
+
 def page(kept: Path) -> Iterator[str]:
-    said = [json.loads(line) for line in kept.read_text().splitlines() if line.startswith('{"benchmark"')]
     yield "# Results\n\nWritten by `python benchmarks/results.py > docs/results.md` from what the benchmarks said."
-    for one in {s["benchmark"]: s for s in said}.values():
+    for one in {s["benchmark"]: s for s in lines(kept)}.values():
         machine = ", ".join(f"{name} {value}" for name, value in one["machine"].items())
         made = f"`python {one['command']}`, {one['date']}, commit {one['commit']}, {machine}"
         yield f"\n## {one['benchmark']}\n\n{made}\n"
@@ -56,7 +60,7 @@ def flags(setting: str) -> str | None:
 
 def scores(kept: Path) -> dict[str, Any]:
     """By model; see `fifo_diffusion.models.scores`."""
-    said = [json.loads(line) for line in kept.read_text().splitlines() if line.startswith('{"benchmark"')]
+    said = lines(kept)
     of: dict[str, dict[str, Any]] = {}
     for kind in ("latents", "pictures"):
         for one in said:

@@ -14,6 +14,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from exact import nothing
 from fifo_diffusion.baseclip import sample_clip
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.execute import Batched
@@ -26,10 +27,6 @@ from report import Row, show
 
 WINDOW, SIDE, LAG = 16, 24, 8
 STRETCHES = ((0, 24), (24, 48), (48, 72))
-
-
-def nothing(frames: range) -> Cond:
-    return {}
 
 
 class Counted:

@@ -54,7 +54,8 @@ from fifo_diffusion.models.unet3d import FrameUNet
 from fifo_diffusion.models.videocrafter import VARIANTS, VideoCrafter
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.overlap import beside
-from fifo_diffusion.protocols import NEGATIVE, Cond
+from fifo_diffusion.prompts import OnePrompt
+from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import scaled_linear_betas
 from fifo_diffusion.session import Frame
 from fifo_diffusion.sinks import FrameSink, open_sink
@@ -139,13 +140,12 @@ def engine(
     model, meter = setting.make(device, dtype), Meter()
     schedule = model.schedule(setting.plan.levels, "even")
     positive, negative = setting.hear(model)
-    cond = {**positive, **{NEGATIVE + name: c for name, c in negative.items()}}
     denoise = meter.around("network", Guided(model.denoiser(schedule), setting.guidance), device)
     made = Engine(
         plan=setting.plan,
         schedule=schedule,
         execute=Batched(denoise, batch),
-        condition=lambda frames: cond,
+        condition=OnePrompt(positive, negative),
         noise=NOISE,
         eta=1.0,
     )

@@ -1,6 +1,6 @@
 """The floors of the house: an import may only go down.  The syntax trees say who knows whom.
 
-    7  cli  server
+    7  cli
     6  making  batch
     5  session
     4  decide  dealing  evaluate  training  progress  doctor  runs
@@ -10,7 +10,7 @@
     0  protocols  errors  version  digest  trail  interrupt  letters
 
 `__init__`, `__main__` and `api` are the door: they may know every room.  A room is a module or a package;
-what is inside one package is its own affair.  The command line, the server and a batch's workers may also know `api`.
+what is inside one package is its own affair.  The command line and a batch's workers may also know `api`.
 """
 
 import ast
@@ -61,7 +61,7 @@ FLOORS = [
     {"decide", "dealing", "evaluate", "training", "progress", "doctor", "runs"},
     {"session"},
     {"making", "batch"},
-    {"cli", "server"},
+    {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 DOOR = {"__init__", "__main__", "api"}
@@ -72,7 +72,6 @@ ALSO = {
     ("models", "decode"),
     ("methods", "models"),
     ("cli", "api"),
-    ("server", "api"),
     ("batch", "api"),
 }
 HEAVY = {"diffusers", "transformers"}

@@ -25,7 +25,7 @@ from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.job import Job as Start
-from fifo_diffusion.job import job
+from fifo_diffusion.job import _join as joining
 from fifo_diffusion.sinks import read_frames
 from fifo_diffusion.together import check_seats
 from test_together import COMMAND, LONG_ENOUGH, SAID, straight
@@ -133,7 +133,7 @@ def test_what_another_launcher_left_in_the_environment_is_no_job(monkeypatch: py
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    assert job.__wrapped__() is None
+    assert joining.__wrapped__() is None
 
 
 def test_a_rank_that_falls_silent_is_given_up(tmp_path: Path) -> None:

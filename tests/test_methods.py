@@ -276,14 +276,14 @@ def test_the_same_seed_is_the_same_video_and_the_sidecar_makes_it_again(tmp_path
     assert not (tmp_path / "a.mp4.run").exists()
 
 
+def make(method: str, frames: int, **more: Any) -> np.ndarray[Any, Any]:
+    usual: dict[str, Any] = {"steps": 2, "guidance": 1.0, "eta": 0.0}
+    return np.stack(list(fifo.stream("a red balloon", method=method, frames=frames, **usual, **more)))
+
+
 @pytest.mark.parametrize("method", ["freenoise", "freelong"])
 def test_windowed_attention_in_a_trained_network(method: str) -> None:
     """Up to one window it is plain sampling; beyond, something else, that depends on the windows."""
-    usual: dict[str, Any] = {"steps": 2, "guidance": 1.0, "eta": 0.0}
-
-    def make(method: str, frames: int, **more: Any) -> np.ndarray[Any, Any]:
-        return np.stack(list(fifo.stream("a red balloon", method=method, frames=frames, **usual, **more)))
-
     assert np.array_equal(make(method, 16), make("plain", 16))
     long = make(method, 24)
     assert len(long) == 24
@@ -293,11 +293,6 @@ def test_windowed_attention_in_a_trained_network(method: str) -> None:
 
 def test_slower_positions_in_a_trained_network() -> None:
     """Up to a window, and on to the period of the component that is meant, it is plain sampling to the bit."""
-    usual: dict[str, Any] = {"steps": 2, "guidance": 1.0, "eta": 0.0}
-
-    def make(method: str, frames: int, **more: Any) -> np.ndarray[Any, Any]:
-        return np.stack(list(fifo.stream("a red balloon", method=method, frames=frames, **usual, **more)))
-
     for frames in (5, 16, 24):
         assert np.array_equal(make("riflex", frames), make("plain", frames))
     assert np.array_equal(make("riflex", 16, repeats=1), make("plain", 16))

@@ -24,6 +24,7 @@ from fifo_diffusion.training.recipe import Recipe
 from fifo_diffusion.world.art import SUBJECTS, Sprites, load_sprites
 from fifo_diffusion.world.clips import Caption, World
 
+CAPTIONS = np.array([["car", "red", "forest", "left", ""]] * 4)  # of four clips
 TOY = dataclasses.replace(
     Recipe(),
     pictures=32,
@@ -133,7 +134,7 @@ def test_training_begins_with_finished_weights(tmp_path: Path) -> None:
     """A step at rate 0 leaves the shipped weights as they were."""
     recipe = dataclasses.replace(TOY, steps=1, muon_rate=0.0, adam_rate=0.0, independent=True)
     save_file({"latents": torch.zeros(4, 12, 16, 8, 8)}, tmp_path / "clips.safetensors")
-    np.save(tmp_path / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
+    np.save(tmp_path / "captions.npy", CAPTIONS)
     list(diffusion.train(recipe, tmp_path, begin=WEIGHTS))
     for name in ("transformer", "text"):
         begun, shipped = load_file(tmp_path / f"{name}.safetensors"), packed.read(WEIGHTS / f"{name}.safetensors")
@@ -148,7 +149,7 @@ def test_a_video_network_trained_alone_shares_the_rest(tmp_path: Path) -> None:
     shutil.copytree(WEIGHTS, begin)
     folder.mkdir()
     save_file({"latents": torch.randn(4, 12, 16, 8, 8)}, folder / "clips.safetensors")
-    np.save(folder / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
+    np.save(folder / "captions.npy", CAPTIONS)
     list(diffusion.train(recipe, folder, begin=begin))
     export(recipe, folder, into, rest=begin)
     assert sorted(file.name for file in into.iterdir()) == ["config.json", "transformer.safetensors"]
@@ -226,7 +227,7 @@ def test_what_is_trained_shares_nothing(
 def test_clips_computed_a_few_at_once_are_the_same_training(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_file({"latents": torch.randn(4, 12, 16, 8, 8)}, tmp_path / "clips.safetensors")
-    np.save(tmp_path / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
+    np.save(tmp_path / "captions.npy", CAPTIONS)
     begun, trained = packed.read(WEIGHTS / "transformer.safetensors")["leave.weight"], []
     for at_once in (None, 1):
         recipe = dataclasses.replace(TOY, batch=3, at_once=at_once, steps=1, rise=1, cooldown=1)
@@ -245,7 +246,7 @@ def test_errors_where_the_subject_is_count_as_often_as_the_recipe_says(tmp_path:
     half = torch.zeros(4, 16, 8, 8, dtype=torch.uint8)
     half[..., :4] = 255
     clips = {"latents": torch.randn(4, 12, 16, 8, 8) * torch.linspace(0, 3, 8)}
-    np.save(tmp_path / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
+    np.save(tmp_path / "captions.npy", CAPTIONS)
 
     def loss(more: float, **where: torch.Tensor) -> float:
         folder = tmp_path / "run"
@@ -270,7 +271,7 @@ def test_errors_where_the_subject_is_count_as_often_as_the_recipe_says(tmp_path:
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_file({"latents": torch.zeros(4, 12, 16, 16, 16)}, tmp_path / "clips.safetensors")
-    np.save(tmp_path / "captions.npy", np.array([["car", "red", "forest", "left", ""]] * 4))
+    np.save(tmp_path / "captions.npy", CAPTIONS)
     weights = packed.read(WEIGHTS / "transformer.safetensors")
     del weights["enter.weight"]
     (begin := tmp_path / "weights").mkdir()

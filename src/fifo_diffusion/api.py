@@ -24,7 +24,7 @@ from fifo_diffusion.job import job
 from fifo_diffusion.making import Making, Warn, machine, tell_unheard
 from fifo_diffusion.models import card
 from fifo_diffusion.preview import check_preview
-from fifo_diffusion.runs import check_fork, check_free, check_same, choose, lengthened
+from fifo_diffusion.runs import check_fork, check_free, check_same, choose, lengthened, same_file
 from fifo_diffusion.session import Frame, Session, Watch, unwatched
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output, is_folder, piece, read_metadata
@@ -265,15 +265,8 @@ def _check_written(
             raise BadInput(f"--preview shows FIFO's queue, and method {run.method} has none; leave it out")
         check_preview(preview)
     for kind, path in (("output", output), ("preview", preview)):
-        if path is not None and run.clip is not None and _same_file(path, run.clip):
+        if path is not None and run.clip is not None and same_file(path, run.clip):
             raise BadInput(f"the {kind} {path} is the clip itself, which would be lost; name another")
-
-
-def _same_file(one: str, other: str) -> bool:
-    """By name, and by what is there: on many disks A.mp4 and a.mp4 are one file."""
-    if os.path.exists(one) and os.path.exists(other):
-        return os.path.samefile(one, other)
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _find(video: str) -> Path:

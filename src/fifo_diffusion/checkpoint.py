@@ -95,13 +95,16 @@ def folder_beside(output: str, folder: bool) -> Path:
 
 
 def find(where: str) -> Path:
-    """The folder of the run that a video, its file under way, or the folder itself names.  Raises BadInput."""
+    """The folder of the run that a video, its file under way, or the folder itself names, under a name of its own.
+
+    Raises BadInput.
+    """
     path = Path(where)
     plain = path.with_name(re.sub(r"\.partial\d*(?=\.\w+$)", "", path.name)) if path.name else path
     places = [path, path / "fifo.run", *(folder_beside(str(name), folder=False) for name in (path, plain) if name.name)]
     for place in places:
         if os.path.isfile(place / _RUN):  # unlike Path.is_file, for any name, however long
-            return place
+            return place.resolve() if place.name in ("", "..") or place.is_symlink() else place
     if path.suffix.lower() in (".gif", ".webp") or where in ("-", "null"):
         raise BadInput(
             f"{where} cannot be gone on with, for only mp4, webm and folders of PNGs can be continued without loss; "
@@ -143,9 +146,21 @@ def description(folder: Path) -> Description:
             f"that version, or make the video anew with `fifo generate --from`"
         )
     try:
-        return Description(**said)
+        made = Description(**said)
     except (TypeError, ValidationError) as error:
         raise BadInput(f"{folder / _RUN} was changed, and is no description of a run any more ({error})") from None
+    output, partial = _names(folder, made.output, made.partial)
+    return made.model_copy(update={"output": output, "partial": partial})
+
+
+def _names(folder: Path, output: str, partial: str | None) -> tuple[str, str | None]:
+    """The names of the video and of its file under way; where the folder was copied or renamed together with them, by
+    its own name now: those of old may be another run's.
+    """
+    name = folder.name.removesuffix(".run")
+    if output in (".", name) or name == folder.name:
+        return output, partial
+    return name, partial and Path(name).stem + partial.removeprefix(Path(output).stem)
 
 
 def under_way(folder: Path, but: str | None = None) -> bool:
@@ -154,9 +169,10 @@ def under_way(folder: Path, but: str | None = None) -> bool:
     but: a name that has been taken since, so that a file of that name is not the run's.
     """
     try:
-        partial = json.loads((folder / _RUN).read_text(encoding="utf-8"))["partial"]
+        said = json.loads((folder / _RUN).read_text(encoding="utf-8"))
+        _, partial = _names(folder, said["output"], said["partial"])
         return isinstance(partial, str) and partial != but and (folder.parent / partial).exists()
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return False
 
 

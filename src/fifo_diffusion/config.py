@@ -76,8 +76,8 @@ def _a_name(path: object) -> object:
     return os.fspath(path) if isinstance(path, os.PathLike) else path
 
 
-Name = Annotated[str, BeforeValidator(_a_name)]
 Text = Annotated[str, AfterValidator(_of_letters)]
+Name = Annotated[Text, BeforeValidator(_a_name)]
 Prompt = Annotated[Text, AfterValidator(_says_something)]
 Guidance = Annotated[float, Field(ge=0, le=50)]
 Halves = Literal["together", "apart"]

@@ -14,6 +14,7 @@ from fifo_diffusion.config import Decided, Halves, Run
 from fifo_diffusion.devices import check_products, choose_compile, choose_device, choose_dtype, memory_of
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.groups import check_split
+from fifo_diffusion.letters import can_be_written
 from fifo_diffusion.models.card import Card
 from fifo_diffusion.models.lora import find_lora
 from fifo_diffusion.sources import Clip
@@ -125,7 +126,9 @@ def _with_clip(run: Decided, card: Card) -> Decided:
             f"{clip.path} is not the clip that this run went on from (its sha256 is {clip.sha256[:12]}..., and was "
             f"{str(run.clip_sha256)[:12]}...); put that one back, or make another video with `fifo extend`"
         )
-    return run.model_copy(update={"clip": os.path.abspath(clip.path), "clip_sha256": clip.sha256})
+    if not can_be_written(there := os.path.abspath(clip.path)):
+        raise BadInput(f"the clip lies in {there!a}, which is no UTF-8, so no file could name it; move it elsewhere")
+    return run.model_copy(update={"clip": there, "clip_sha256": clip.sha256})
 
 
 def clip_of(run: Decided) -> Clip | None:

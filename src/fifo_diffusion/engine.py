@@ -99,10 +99,7 @@ class Engine:
         first (or one of its first k, where k does not divide the run-in).  Raises BadInput for a clip of
         another length.
         """
-        self._check_clip(clip)
-        plan = self.plan
-        still = clip[:, :, :1].expand(-1, -1, plan.length - plan.window, -1, -1)
-        clean = torch.cat([still, clip], dim=2)
+        plan, clean = self.plan, self._held(clip)
         iteration = (plan.window - plan.window * plan.partitions) // plan.frames_per_level  # whole iterations
         noise = draw(self.noise, self._first(iteration), plan.level.tolist(), clean)
         return State(iteration, self.schedule.add_noise(clean, noise, self._level(clean)))
@@ -121,10 +118,8 @@ class Engine:
         A call that reads a new frame reads at most f - 1 places before it, so what came before the window of the
         clip is of no account; its first frame is repeated there.  Raises BadInput for a clip of another length.
         """
-        self._check_clip(clip)
         plan, iteration, k = self.plan, 1 - self.plan.levels, self.plan.frames_per_level
-        still = clip[:, :, :1].expand(-1, -1, plan.length - plan.window, -1, -1)
-        clean = torch.cat([still, clip], dim=2).roll(-k, dims=2)
+        clean = self._held(clip).roll(-k, dims=2)
         noise = draw(self.noise, self._first(iteration), plan.level.tolist(), clean)
         noisy = self.schedule.add_noise(clean, noise, self._level(clean))
         return State(iteration, torch.cat([noisy[:, :, :-k], noise[:, :, -k:]], dim=2), given=clip)
@@ -301,12 +296,15 @@ class Engine:
             out = torch.cat([truth, out], dim=2)  # as exact as the truth is, where answers are in half precision
         return z, out, level
 
-    def _check_clip(self, clip: Tensor) -> None:
+    def _held(self, clip: Tensor) -> Tensor:
+        """(B, C, f, H, W) -> (B, C, L, H, W): its first frame repeated before it.  Raises BadInput."""
         if clip.ndim != 5 or clip.shape[2] != self.plan.window:
             raise BadInput(
                 f"the clip has shape {tuple(clip.shape)}; wanted (streams, channels, "
                 f"{self.plan.window} frames, height, width)"
             )
+        still = clip[:, :, :1].expand(-1, -1, self.plan.length - self.plan.window, -1, -1)
+        return torch.cat([still, clip], dim=2)
 
     def _fresh(self, state: State) -> Tensor | None:
         """The noise that this iteration's steps add, named for the levels they reach."""

@@ -14,6 +14,11 @@ sentence and leaves with exit code 2.
 """
 
 
+def in_short(error: BaseException) -> str:
+    """An error that is not ours, in one line: its kind, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip() or 'no more is known'}".splitlines()[0]
+
+
 class FifoError(Exception):
     """Any error this package raises on purpose."""
 

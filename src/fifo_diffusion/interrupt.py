@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+# Ctrl-C, a service manager's stop, and where there is one the end of the terminal.
+STOPS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def uninterrupted() -> Iterator[None]:
         yield
         return
     came: list[tuple[int, FrameType | None]] = []
-    usual = {stop: signal.getsignal(stop) for stop in _STOPS}
+    usual = {stop: signal.getsignal(stop) for stop in STOPS}
     ours = {stop: handler for stop, handler in usual.items() if callable(handler)}
     for stop in ours:
         signal.signal(stop, lambda number, frame: came.append((number, frame)))
@@ -34,5 +35,5 @@ def uninterrupted() -> Iterator[None]:
 def stop_listening() -> None:
     """From here on the program ends by itself, and what it still does must not be cut."""
     if threading.current_thread() is threading.main_thread():
-        for stop in _STOPS:
+        for stop in STOPS:
             signal.signal(stop, signal.SIG_IGN)

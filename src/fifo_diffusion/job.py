@@ -45,9 +45,27 @@ def starts_again() -> bool:
     return done < most
 
 
-@cache
+_takes_part = False
+
+
+def take_part() -> None:
+    """This process is one of those that make a video together, as far as torchrun started it: the command's are.  A
+    program of the user's own, under torchrun for its own ends, is not, and makes its videos by itself.
+    """
+    global _takes_part
+    _takes_part = True
+
+
 def job() -> Job | None:
-    """None for a process that torchrun did not start.  Raises RankLost where another rank does not come."""
+    """None for a process that torchrun did not start, or that has not said to `take_part`.
+
+    Raises RankLost where another rank does not come.
+    """
+    return _join() if _takes_part else None
+
+
+@cache
+def _join() -> Job | None:
     keeps = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun, and not rank 0
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if not {"RANK", "MASTER_ADDR"} <= os.environ.keys() or (ranks == 1 and not keeps):

@@ -126,7 +126,8 @@ class Making:
                 for _ in beside(taken, frames, ahead=AHEAD) if self.writes_aside else taken(frames):
                     pass
         except BrokenPipeError:
-            pass  # whoever read the frames has seen enough
+            if self._output != "-":  # then it is somebody else's pipe, such as of who watches
+                raise  # else: whoever read the frames has seen enough
         finally:
             if self._keeper is not None and sink.frames == 0:
                 self._keeper.forget()

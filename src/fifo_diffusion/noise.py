@@ -39,7 +39,7 @@ def draw(noise: Noise, first: int, levels: int | Sequence[int], like: Tensor) ->
     Asked for on the host, and sent to the device all at once, which nobody waits for.
     """
     levels = [levels] * like.shape[2] if isinstance(levels, int) else levels
-    one = torch.empty((*like.shape[:2], *like.shape[3:]), dtype=like.dtype)
+    one = torch.empty((*like.shape[:2], *like.shape[3:]), dtype=like.dtype, device="cpu")
     return sent(torch.stack([noise(first + i, k, one) for i, k in enumerate(levels)], dim=2), like.device)
 
 
@@ -47,4 +47,4 @@ def _draw(name: str, shape: torch.Size) -> Tensor:
     digest = blake2b(name.encode(), digest_size=8).digest()
     # manual_seed takes 63 bits without wrapping into negative numbers
     rng = torch.Generator("cpu").manual_seed(int.from_bytes(digest) >> 1)
-    return torch.randn(shape, generator=rng, dtype=torch.float32)
+    return torch.randn(shape, generator=rng, dtype=torch.float32, device="cpu")  # whatever the default is

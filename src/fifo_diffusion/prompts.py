@@ -104,9 +104,11 @@ class Table:
     _lock: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._text = _Remembered(lambda prompt: self.embed([prompt]))
-        self._against = _Remembered(lambda prompt: self.embed_negative([prompt]))
-        self._cond = _Remembered(self._make_cond)
+        # None of these holds the table: in a cycle, a model would outlive its stream until the collector comes.
+        embed, embed_negative = self.embed, self.embed_negative
+        self._text = text = _Remembered(lambda prompt: embed([prompt]))
+        self._against = against = _Remembered(lambda prompt: embed_negative([prompt]))
+        self._cond = _Remembered(lambda said, other: _beside(_mixed(text, said), _mixed(against, other)))
 
     def __call__(self, frames: range, /) -> Cond:
         """What the window over these frames of the engine hears.
@@ -195,9 +197,6 @@ class Table:
         scales = _shares((self.guidance if c.guidance is None else c.guidance, w) for c, w in voices)
         text = _shares((c.prompt, w) for c, w in voices)
         return Heard(text, _shares(against), sum(scale * w for scale, w in scales))
-
-    def _make_cond(self, text: Mixture, negative: Mixture) -> Cond:
-        return _beside(_mixed(self._text, text), _mixed(self._against, negative))
 
 
 def _mixed(embedded: Callable[[str], Cond], mixture: Mixture) -> Cond:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -248,7 +249,12 @@ def choose(folder: Path, description: Description, at: int | None, warn: Warn) -
             if digests.get((file, frame)) == found.coded_sha256:
                 return Beginning(found, Begun(file, frame, found.coded_sha256, count[file]))
         unmatched = unmatched or frame
-    if unmatched and at is None and source.exists():  # to begin again would write over what there is
+    if unmatched and at is None:  # to begin again would write over what there is, or forget what can be put back
+        if not source.exists():
+            raise BadInput(
+                f"{source} is not there, which held the frames up to {unmatched}; put it back, or delete {folder} and "
+                "make the video anew"
+            )
         raise BadInput(
             f"{source} does not hold the frames before its checkpoint of frame {unmatched}, nor before an earlier one: "
             f"one of them was changed or taken away; put it back, or move {source} and {folder} away and make the "
@@ -311,6 +317,13 @@ def _length(name: str, text: str, there: int, each: float) -> int:
     return count + (there if more else 0)
 
 
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """By name, and by what is there: on many disks A.mp4 and a.mp4 are one file."""
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
 def check_fork(home: Path, output: str) -> None:
     """Raises BadInput unless this can begin as a copy of what home, a video or a folder, begins with."""
     if (
@@ -320,7 +333,7 @@ def check_fork(home: Path, output: str) -> None:
     ):
         kind = "a folder" if home.is_dir() else f"a name that ends in {home.suffix}"
         raise BadInput(f"{output} cannot begin with a copy of the frames of {home}; give {kind}")
-    if Path(output).resolve() == home.resolve():
+    if same_file(output, home):
         raise BadInput(f"{output} is the video to begin from, which is kept as it is; name another")
 
 

@@ -225,7 +225,7 @@ def variance_preserving(alphas_cumprod: Tensor, levels: int, predicts: Predicts 
     time = torch.linspace(0, len(alphas_cumprod) - 1, levels + 1, dtype=torch.float64).round()
     kept = alphas_cumprod.to("cpu", torch.float64)[time.long()]
     kept[0] = 1.0
-    return NoiseSchedule(alpha=kept.sqrt(), sigma=(1 - kept).sqrt(), time=time, predicts=predicts)
+    return _of_kept(kept, time, predicts)
 
 
 def paper(alphas_cumprod: Tensor, levels: int, predicts: Predicts = "noise") -> NoiseSchedule:
@@ -240,7 +240,7 @@ def paper(alphas_cumprod: Tensor, levels: int, predicts: Predicts = "noise") -> 
     time = torch.linspace(0, len(alphas_cumprod) - 1, levels, dtype=torch.float64).round()
     time = torch.cat([time[:1], time])
     kept = alphas_cumprod.to("cpu", torch.float32).double()[time.long()]
-    return NoiseSchedule(alpha=kept.sqrt(), sigma=(1 - kept).sqrt(), time=time, predicts=predicts)
+    return _of_kept(kept, time, predicts)
 
 
 def leading(
@@ -258,7 +258,7 @@ def leading(
     time = torch.arange(levels, dtype=torch.float64) * (len(alphas_cumprod) // levels)
     kept = torch.cat([torch.ones(1), alphas_cumprod.to("cpu", torch.float64)[time.long()]])
     time = torch.cat([time[:1], time])
-    return NoiseSchedule(alpha=kept.sqrt(), sigma=(1 - kept).sqrt(), time=time, predicts=predicts, limit=limit)
+    return _of_kept(kept, time, predicts, limit)
 
 
 def scaled_linear_betas(steps: int = 1000, first: float = 0.00085, last: float = 0.012) -> Tensor:
@@ -279,6 +279,11 @@ def cosine(steps: int = 1000, offset: float = 0.008) -> Tensor:
     at = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     curve = torch.cos((at + offset) / (1 + offset) * math.pi / 2) ** 2
     return torch.cumprod(1 - (1 - curve[1:] / curve[:-1]).clamp(max=0.999), dim=0)
+
+
+def _of_kept(kept: Tensor, time: Tensor, predicts: Predicts, limit: float | None = None) -> NoiseSchedule:
+    """kept: alphas_cumprod of each level, (K + 1,)."""
+    return NoiseSchedule(alpha=kept.sqrt(), sigma=(1 - kept).sqrt(), time=time, predicts=predicts, limit=limit)
 
 
 def _at_least_one(levels: int) -> None:

@@ -211,7 +211,13 @@ class Session:
 
     def latents(self, state: State) -> Iterator[Tensor]:
         """Chunks (1, C, k, H, W) without end, the run-in left out.  Raises NotFinite."""
-        return _sound(self.came(state))
+        return self._given(_sound(self.came(state)))
+
+    def _given(self, chunks: Iterator[Tensor]) -> Iterator[Tensor]:
+        """As if they were shown, so that few states are kept to begin again from."""
+        for chunk in chunks:
+            self.trail.given += chunk.shape[2] * self.trail.per_latent
+            yield chunk
 
     def came(self, state: State, known: Sequence[Tensor] = (), memory: int = 0) -> Iterator[Came]:
         """What each iteration gives, without end; the run-in is told to `watch`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fifo_diffusion.config import OF_FIFO, OF_OTHERS, Decided
 from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.letters import is_folder
 from fifo_diffusion.whole import write_whole
 
 
@@ -39,8 +39,7 @@ def path_beside(output: str) -> Path | None:
     if output in ("-", "null"):
         return None
     path = Path(output)
-    folder = output.endswith("/") or not path.suffix or os.path.isdir(path)
-    return path / "fifo.json" if folder else path.with_name(path.name + ".json")
+    return path / "fifo.json" if is_folder(output) else path.with_name(path.name + ".json")
 
 
 def again(before: Sidecar, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,7 +95,7 @@ def write(sidecar: Sidecar, path: Path) -> None:
 def read(path: Path) -> Sidecar:
     """Raises BadInput for a file that is missing or no sidecar of this version."""
     try:
-        return Sidecar(**json.loads(path.read_text(encoding="utf-8")))
+        return Sidecar(**json.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise BadInput(
             f"the sidecar {path} cannot be read ({error.strerror}); give the .json that stands beside a video"

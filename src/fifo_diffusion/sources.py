@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -248,9 +248,12 @@ def pictures(folder: Path) -> list[Path]:
     found = [path for path in folder.iterdir() if path.suffix.lower() in _PICTURES and not path.name.startswith(".")]
     if not found:
         raise BadInput(f"the folder {folder} holds no {', '.join(_PICTURES)}; name one that holds the clip's frames")
-    return sorted(
-        found, key=lambda path: [(len(n), n) if n.isdigit() else (0, n) for n in re.split(r"(\d+)", path.name)]
-    )
+    return sorted(found, key=lambda path: natural(path.name))
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """To sort by number where names hold one."""
+    return [(len(part), part) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _look(path: Path) -> _Seen:
@@ -302,9 +305,6 @@ def _decoded(path: Path, since: float = -math.inf) -> Iterator[tuple[float, Imag
 def _digest(path: Path) -> str:
     try:
         with open(path, "rb") as file:
-            total = sha256()
-            while part := file.read(2**20):
-                total.update(part)
-            return total.hexdigest()
+            return file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadInput(f"{path} cannot be read ({os.strerror(error.errno or 0)}); name another clip") from error

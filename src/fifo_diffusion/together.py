@@ -33,7 +33,7 @@ import torch.distributed.nn  # before there is a group: imported later, it keeps
 from fifo_diffusion.errors import BadInput, RankLost
 from fifo_diffusion.groups import groups
 from fifo_diffusion.interrupt import stop_listening, uninterrupted
-from fifo_diffusion.job import job
+from fifo_diffusion.job import Job, job
 from fifo_diffusion.lost import hearing, silence
 
 T = TypeVar("T")
@@ -223,11 +223,15 @@ def check_seats(device: torch.device, neighbours: int, gpus: int) -> None:
         )
 
 
-@cache
 def together() -> Together | None:
     """None for a process by itself.  Joins the others the first time it is asked.  Raises RankLost."""
+    return None if (joined := job()) is None else _join(joined)
+
+
+@cache
+def _join(joined: Job) -> Together | None:
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks < 2 or (joined := job()) is None:
+    if ranks < 2:
         return None
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     backend = "gloo"

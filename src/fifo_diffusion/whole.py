@@ -33,7 +33,7 @@ def check_writable(path: Path) -> None:
     if not os.path.isdir(path.parent):
         raise OutputError(f"there is no folder {path.parent}; make it first, or write elsewhere")
     try:
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"):  # longest of its kin
             pass
     except OSError as error:
         raise OutputError(

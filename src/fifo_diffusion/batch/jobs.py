@@ -70,7 +70,8 @@ def read(path: Path) -> dict[int, Job]:
     Raises BadInput for the first line that is wrong, and says how many more there are.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # and nowhere else: JSON has other ends of lines in texts
+        # At these ends of lines and nowhere else: JSON has others in texts.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise BadInput(f"the list {path} cannot be read ({why}); give a file with a JSON object a line") from error

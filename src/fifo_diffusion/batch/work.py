@@ -24,7 +24,7 @@ from fifo_diffusion.checkpoint import Description
 from fifo_diffusion.config import Decided
 from fifo_diffusion.decide import PLACE, resolve
 from fifo_diffusion.devices import keep_freed_memory
-from fifo_diffusion.errors import BadInput, FifoError, OutOfMemory, OutputError
+from fifo_diffusion.errors import BadInput, FifoError, OutOfMemory, OutputError, in_short
 from fifo_diffusion.memory import no_memory_left
 from fifo_diffusion.models import card
 from fifo_diffusion.runs import Warn, choose
@@ -116,7 +116,7 @@ def _told_shortly(wrong: Exception, warn: Warn) -> str:
     if isinstance(few := no_memory_left(wrong), OutOfMemory):
         return str(few).replace("--", "")  # a list has settings where the command has flags
     warn(traceback.format_exc())
-    return f"{type(wrong).__name__}: {str(wrong).strip() or 'no more is known'}".splitlines()[0]
+    return in_short(wrong)
 
 
 def _make(task: Task, output: Path, watch: Watch, warn: Warn) -> Sidecar:

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it.
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 from rich.markup import escape
 
@@ -17,6 +18,8 @@ from fifo_diffusion.errors import FifoError
 
 def main() -> None:
     """Run the command; an error of ours is one sentence and exit code 2."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a file or a pipe may be in a code that does not hold every prompt
+        sys.stdout.reconfigure(errors="backslashreplace")
     with at_once():
         try:
             with among_ranks() as leading:

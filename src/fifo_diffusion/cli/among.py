@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fifo_diffusion.errors import BadInput, RankLost
+from fifo_diffusion.interrupt import STOPS
 
 if TYPE_CHECKING:
     from fifo_diffusion.together import Together
@@ -27,6 +28,12 @@ def among_ranks() -> Iterator[bool]:
 
     A loss that another rank tells of ends this one without a word.
     """
+    if "RANK" not in os.environ:  # not of torchrun, which may have started a single one
+        yield True
+        return
+    from fifo_diffusion.job import take_part
+
+    take_part()
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield True
         return
@@ -45,7 +52,7 @@ def among_ranks() -> Iterator[bool]:
             with closing(group):
                 yield True
             return
-        for stop in (signal.SIGINT, signal.SIGTERM):
+        for stop in STOPS:
             signal.signal(stop, signal.SIG_IGN)
         follow(group)
         group.leave()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +22,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console(stderr=True, highlight=False)  # stdout belongs to frames
+
+
+class _Heard(Console):
+    """For people: where nobody reads any more, its pipe broken or its terminal gone, the work goes on all the same."""
+
+    def print(self, *said: Any, **how: Any) -> None:
+        with suppress(OSError):
+            super().print(*said, **how)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+console = _Heard(stderr=True, highlight=False)  # stdout belongs to frames
 
 
 def _version(wanted: bool) -> None:

@@ -73,7 +73,7 @@ def gates(
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}); name another, --folder") from error
     network = Embedded(weights or SHIPPED[model], torch.device("cpu"), torch.float32)
     kind = KINDS[network.world]
-    sprites = kind.load_sprites(kind.fetch(folder / "art"), kind.size)
+    sprites = kind.sprites(folder)
     sampling = Sampling(
         own.guidance if guidance is None else guidance,
         own.window * own.partitions if steps is None else steps,

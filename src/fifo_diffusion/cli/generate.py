@@ -215,9 +215,16 @@ app.command()(extend)
 
 
 def _free_name(prompt: str) -> str:
-    """A file name from the prompt that nothing has yet, but what torchrun had begun before it started anew."""
+    """A file name from the prompt that nothing has yet, but what torchrun had begun before it started anew.
+
+    One of a killed run is named again, which is refused in words; without a run it is another's that is being made.
+    """
     from fifo_diffusion.api import began
+
+    def free(name: str) -> bool:
+        under_way = Path(f"{name.removesuffix('.mp4')}.partial.mp4").exists() and not Path(f"{name}.run").exists()
+        return not (Path(name).exists() or under_way) or began(name) is not None
 
     stem = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60].rstrip("-") or "video"
     names = (f"{stem}{'' if i == 1 else f'-{i}'}.mp4" for i in range(1, 10_000))
-    return next(name for name in names if not Path(name).exists() or began(name) is not None)
+    return next(name for name in names if free(name))

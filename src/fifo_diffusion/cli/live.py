@@ -59,7 +59,7 @@ def _hear(session: Session, progress: Progress, blend: int) -> None:
         try:
             with io.FileIO(0, closefd=False) as lines:  # a reader with a lock of its own could not be left at exit
                 for line in lines:
-                    if text := line.decode(errors="replace").strip():
+                    if text := line.decode(errors="replace").strip().lstrip("\ufeff"):
                         try:
                             say(text)
                         except Exception as error:  # such as a device without room for the encoder

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from fifo_diffusion.cli.app import console
 from fifo_diffusion.errors import OutOfMemory, OutputError, RankLost
-from fifo_diffusion.interrupt import stop_listening
+from fifo_diffusion.interrupt import STOPS, stop_listening
 
 if TYPE_CHECKING:
     from fifo_diffusion.checkpoint import Description
@@ -29,8 +29,9 @@ def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> 
     from fifo_diffusion.progress import Progress
 
     keep_freed_memory()
-    for stop in (signal.SIGINT, signal.SIGTERM):  # a service manager's SIGTERM is an interrupt like any other
-        signal.signal(stop, _stop)
+    for stop in STOPS:
+        if signal.getsignal(stop) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(stop, _stop)
     progress = Progress(console, quiet)
     try:
         with progress, warnings.catch_warnings():

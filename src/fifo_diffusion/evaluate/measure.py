@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fifo_diffusion.errors import BadInput, FifoError, ModelError
+from fifo_diffusion.errors import BadInput, FifoError, ModelError, in_short
 from fifo_diffusion.evaluate.metric import Gather, Meter, Metric, Quantity, Reading, Score, SetMetric, Video
 from fifo_diffusion.evaluate.reading import Found, Opened, open_video
 from fifo_diffusion.evaluate.result import About, Distance, Mean, Measured, SetResult, VideoResult
@@ -103,7 +103,7 @@ class Bench:
         except FifoError as wrong:
             error = str(wrong)
         except Exception as wrong:  # out of memory, what a library meets in a strange file: the others are measured
-            error = f"{type(wrong).__name__}: {str(wrong).strip() or 'no more is known'}".splitlines()[0]
+            error = in_short(wrong)
         if run.looks is not None and (sheet := run.looks.sheet()) is not None:
             self.sheets[writable(path)] = sheet
         video = run.video

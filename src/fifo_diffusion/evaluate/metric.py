@@ -72,8 +72,8 @@ class Meter(ABC):
         return {}
 
 
-class Metric(ABC):
-    """Looks at one video at a time."""
+class _Named(ABC):
+    """What the two kinds have in common."""
 
     name: str  # what --metrics calls it: one word, or several with dashes
     quantities: tuple[Quantity, ...]
@@ -85,6 +85,10 @@ class Metric(ABC):
         heavy.
         """
         return None
+
+
+class Metric(_Named):
+    """Looks at one video at a time."""
 
     @abstractmethod
     def begin(self, video: Video) -> Meter:
@@ -118,17 +122,8 @@ class Gather(ABC):
         """As `Meter.push`."""
 
 
-class SetMetric(ABC):
+class SetMetric(_Named):
     """Compares a set of videos with a reference set (`fifo evaluate WHAT --against FOLDER`)."""
-
-    name: str
-    quantities: tuple[Quantity, ...]
-    needs: str = ""
-    usual: bool = True
-
-    def missing(self) -> str | None:
-        """As `Metric.missing`."""
-        return None
 
     @abstractmethod
     def gather(self) -> Gather:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from fifo_diffusion.evaluate.metric import Video
 from fifo_diffusion.letters import writable
 from fifo_diffusion.media import reading
 from fifo_diffusion.sinks import Frame, read_frames, read_metadata
-from fifo_diffusion.sources import opened, pictures
+from fifo_diffusion.sources import natural, opened, pictures
 
 VIDEOS = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".gif", ".mpg", ".mpeg", ".webp"})
 PICTURES = frozenset({".png", ".jpg", ".jpeg"})
@@ -78,7 +77,7 @@ def _is_pictures(path: Path) -> bool:
 def _within(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
     """Each video once, by whatever links it can be reached; seen: where the others are."""
     seen = {folder.resolve()} if seen is None else seen
-    for path in sorted(folder.iterdir(), key=natural):
+    for path in sorted(folder.iterdir(), key=lambda path: natural(str(path))):
         if path.name.startswith(".") or ".partial" in path.suffixes:
             continue  # what fifo keeps beside its videos
         if not (path.is_dir() or path.suffix.lower() in VIDEOS) or (real := path.resolve()) in seen:
@@ -88,11 +87,6 @@ def _within(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
             yield from _within(path, seen)
         else:
             yield path
-
-
-def natural(path: Path) -> list[tuple[int, str]]:
-    """To sort by number where names hold one."""
-    return [(len(part), part) if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path))]
 
 
 @dataclass(frozen=True)

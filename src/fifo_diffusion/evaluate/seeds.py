@@ -20,7 +20,7 @@ def listed(prompts: Path, seeds: int, settings: Mapping[str, Any], png: bool) ->
     if seeds < 1:
         raise BadInput(f"--seeds is {seeds}; give 1 or more")
     try:
-        lines = prompts.read_text(encoding="utf-8").splitlines()
+        lines = prompts.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise BadInput(f"the prompts {prompts} cannot be read ({why}); give a text with a prompt a line") from error

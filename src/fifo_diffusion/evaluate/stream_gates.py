@@ -7,7 +7,6 @@ measure.  What was found of a stream is kept in the folder, so that hours of str
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 
 from fifo_diffusion.evaluate.gates import WANTED, WITHIN, Gate, drawn
 from fifo_diffusion.evaluate.judge import Judge, Right, shares, verdicts
-from fifo_diffusion.evaluate.measure import student
+from fifo_diffusion.evaluate.measure import mean_and_error, student
 from fifo_diffusion.evaluate.metric import Video
 from fifo_diffusion.evaluate.temporal import Flicker
 from fifo_diffusion.models import card
 from fifo_diffusion.models.embedded.model import Embedded
+from fifo_diffusion.whole import write_whole
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import Caption, World
 
@@ -57,9 +57,7 @@ def streams(
         file = folder / "streams" / f"{key}-{seed}.json"
         if not file.exists():
             made = make(plain(caption), seed=seed, frames=frames, **settings)
-            beside = file.with_suffix(".new")
-            beside.write_text(json.dumps(found(judge, caption, made, frames)))
-            os.replace(beside, file)
+            write_whole(file, json.dumps(found(judge, caption, made, frames)).encode())
         yield json.loads(file.read_text())
 
 
@@ -92,10 +90,11 @@ def stream_gates(kind: str, base: Mapping[str, float], seen: Sequence[Found], re
             continue
         worst = 100 * min(shown) - base[name]
         yield Gate(f"streams, worst {BLOCK} frames beside base clips: {name}", worst, -WITHIN, "pts")
-        trends = np.array([trend for one in seen if (trend := _trend(one["right"], name)) is not None])
-        if len(trends) > 1:
-            most = trends.mean() + student(len(trends) - 1) * trends.std(ddof=1) / len(trends) ** 0.5
-            yield Gate(f"streams, change over the video at most: {name}", round(float(most), 6) + 0.0, 0.0, "pts")
+        trends = [trend for one in seen if (trend := _trend(one["right"], name)) is not None]
+        mean, error = mean_and_error(trends)
+        if mean is not None and error is not None:
+            most = mean + student(len(trends) - 1) * error
+            yield Gate(f"streams, change over the video at most: {name}", round(most, 6) + 0.0, 0.0, "pts")
     jitter = float(np.mean([one["jitter"] for one in seen]))
     yield Gate(
         "streams, jitter, off that of real renders by", abs(100 * (jitter / real - 1)), STEADY, "%", at_most=True

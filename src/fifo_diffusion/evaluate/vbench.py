@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, in_short
 from fifo_diffusion.evaluate.measure import means
 from fifo_diffusion.evaluate.result import About, Measured, SetResult, Unmeasured, VideoResult
 
@@ -67,7 +67,7 @@ class VBench:
             try:
                 said = run(paths, dimension, self.device)
             except Exception as error:  # whatever a package, its networks and their hubs may raise
-                self._miss(f"{dimension}: {type(error).__name__}: {str(error).strip() or 'no more is known'}")
+                self._miss(f"{dimension}: {in_short(error)}")
                 continue
             for stem, score in by_video(said, dimension):
                 scores[stem][dimension] = score

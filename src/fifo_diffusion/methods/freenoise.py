@@ -8,7 +8,7 @@ far frames are correlated (sec. 3.2).  Attention along frames goes by overlappin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from torch import Tensor
@@ -46,4 +46,4 @@ class Rescheduled:
 def freenoise(setting: Setting, length: int, stride: int, seed: int) -> Iterator[Tensor]:
     """Yields `length` frames (B, C, 1, H, W).  One evaluation of all frames a level."""
     noise = Rescheduled(setting.noise, seed, setting.schedule.levels, setting.window, stride)
-    return plain(Setting(**{**vars(setting), "noise": noise}), length)
+    return plain(replace(setting, noise=noise), length)

@@ -23,4 +23,4 @@ def genlvideo(setting: Setting, length: int, stride: int) -> Iterator[Tensor]:
         calls = [setting.call(z[:, :, at], level[at], range(at.start, at.stop)) for at in where]
         return fused(setting.execute(calls), where, even, dim=2)
 
-    return setting.whole(answer, setting.noise, length)
+    return setting.whole(answer, length)

@@ -16,4 +16,4 @@ def plain(setting: Setting, length: int) -> Iterator[Tensor]:
     def answer(z: Tensor, level: Tensor) -> Tensor:
         return setting.execute([setting.call(z, level, range(z.shape[2]))])[0]
 
-    return setting.whole(answer, setting.noise, length)
+    return setting.whole(answer, length)

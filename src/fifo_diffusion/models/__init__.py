@@ -60,7 +60,9 @@ def load(name: str, device: torch.device, dtype: torch.dtype, weights: str | Non
     chosen.check_weights(weights)
     module, function = chosen.loader.split(":")
     try:
-        model: Model = getattr(import_module(module), function)(device, dtype, weights or chosen.weights)
+        # Layers draw weights that are then filled from files: not out of the caller's random numbers.
+        with torch.random.fork_rng(devices=[]):
+            model: Model = getattr(import_module(module), function)(device, dtype, weights or chosen.weights)
     except ModuleNotFoundError as error:
         raise ModelError(
             f"{name} needs the package {error.name}, which is not installed; pip install 'fifo-diffusion[models]'"

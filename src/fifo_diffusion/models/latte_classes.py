@@ -10,13 +10,13 @@ Letters: B streams, C latent channels, F frames, H W latent height and width, P 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Self
 
 import torch
+from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -70,7 +70,8 @@ class ClassLatte(nn.Module):
         x = self.x_embedder["proj"](z.transpose(1, 2).flatten(0, 1))
         h, w = x.shape[-2:]
         x = x.flatten(2).transpose(1, 2) + self.pos_embed  # (B F, P, D)
-        time = self.t_embedder["mlp"](_waves(t.flatten()).to(x.dtype))
+        waves = get_timestep_embedding(t.flatten(), 256, flip_sin_to_cos=True, downscale_freq_shift=0)
+        time = self.t_embedder["mlp"](waves.to(x.dtype))
         within = (time + told.flatten(0, 1).to(x.dtype))[:, None]  # (B F, 1, D)
         across = within.view(b, f, -1)
         for i, block in enumerate(self.blocks):
@@ -134,13 +135,6 @@ def _told(width: int, parts: int) -> nn.Sequential:
 
 def _norm(x: Tensor) -> Tensor:
     return functional.layer_norm(x, x.shape[-1:], eps=1e-6)
-
-
-def _waves(t: Tensor) -> Tensor:
-    """(N,) -> (N, 256): cosines, then sines, of falling frequency."""
-    slow = torch.exp(-math.log(10000) * torch.arange(128, dtype=torch.float32, device=t.device) / 128)
-    angle = t.float()[:, None] * slow
-    return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
 AUTOENCODERS = ("sd-vae-ft-ema", "vae", "t2v_required_models/vae")

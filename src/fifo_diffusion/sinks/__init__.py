@@ -16,10 +16,10 @@ before it, and those are copied as they were coded.
 Knows nothing of torch, models or queues.  Letters: H W height and width in pixels.
 """
 
+from fifo_diffusion.letters import is_folder
 from fifo_diffusion.sinks.base import Frame, FrameSink
 from fifo_diffusion.sinks.coded import Begun, held, piece
 from fifo_diffusion.sinks.folder import PngSink
-from fifo_diffusion.sinks.kinds import is_folder
 from fifo_diffusion.sinks.metadata import read_metadata
 from fifo_diffusion.sinks.opening import check_output, open_sink
 from fifo_diffusion.sinks.pipe import NullSink, RawSink

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fifo_diffusion.digest import NOTHING, link
+from fifo_diffusion.letters import is_folder
 from fifo_diffusion.media import reading
-from fifo_diffusion.sinks.kinds import KINDS, is_folder, rate
+from fifo_diffusion.sinks.kinds import KINDS, rate
 
 if TYPE_CHECKING:
     import av

@@ -90,7 +90,8 @@ class PngSink(FrameSink):
         assert self.path is not None
         try:
             for number in range(self._synced, self.frames):
-                to_disk(self.path / picture_name(number))
+                with suppress(FileNotFoundError):  # taken away by whoever shows them
+                    to_disk(self.path / picture_name(number))
             to_disk(self.path)
         except OSError as error:
             raise OutputError(f"cannot go on writing to {self.path}: {error.strerror}") from error

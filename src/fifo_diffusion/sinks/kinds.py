@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 from fifo_diffusion.errors import BadInput
 
@@ -66,8 +64,3 @@ def rate(fps: Fraction | float) -> Fraction:
         raise BadInput(f"{fps} frames a second is not allowed; give a number above 0")
     # 1001 is the largest denominator in use: 24000/1001 for NTSC film.
     return fps if isinstance(fps, Fraction) else Fraction(fps).limit_denominator(1001)
-
-
-def is_folder(path: str) -> bool:
-    """Whether an output of this name is a folder of pictures."""
-    return path.endswith("/") or os.path.isdir(path) or not Path(path).suffix

@@ -9,11 +9,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from fifo_diffusion.errors import BadInput, OutputError
-from fifo_diffusion.letters import can_be_written
+from fifo_diffusion.letters import can_be_written, is_folder
 from fifo_diffusion.sinks.base import FrameSink
 from fifo_diffusion.sinks.coded import Begun, picture_name
 from fifo_diffusion.sinks.folder import PngSink
-from fifo_diffusion.sinks.kinds import KINDS, Kind, is_folder, rate
+from fifo_diffusion.sinks.kinds import KINDS, Kind, rate
 from fifo_diffusion.sinks.pipe import NullSink, RawSink
 from fifo_diffusion.sinks.video import VideoSink
 from fifo_diffusion.whole import check_writable
@@ -52,6 +52,7 @@ def open_sink(
     """
     own = begun is not None and is_folder(path) and begun.source == Path(path)
     check_output(path, fps=fps, size=size, scale=scale, crf=crf, own=own)
+    scale = int(scale)  # 2.0 is 2
     if path == "-":
         return RawSink(size, scale)
     if path == "null":
@@ -92,6 +93,8 @@ def check_output(
         return
     if not path:
         raise BadInput(f"no output was named; give {_ALLOWED}")
+    if Path(path).name.lower() in KINDS:
+        raise BadInput(f"{path} is an extension without a name before it; give one, such as video{Path(path).name}")
     if is_folder(path):
         _check_folder(Path(path), own)
         return

@@ -33,6 +33,10 @@ class Kind:
     load_sprites: Callable[[Path, int], Sprites]
     unmet: frozenset[tuple[str, str]] = frozenset()
 
+    def sprites(self, folder: Path) -> Sprites:
+        """From the art that is kept in the folder, fetched there where it is not.  Raises BadInput as `fetch` does."""
+        return self.load_sprites(self.fetch(folder / "art"), self.size)
+
 
 def _six(subject: str) -> tuple[str, ...]:
     return tuple(COLOURS)

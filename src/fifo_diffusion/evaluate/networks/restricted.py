@@ -22,10 +22,11 @@ from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.files import first_line
 
 _NUMPY = {
-    (module, name)
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray")  # before and since numpy 2
-    for name in ("_reconstruct",)
-} | {("numpy", "ndarray"), ("numpy", "dtype")}
+    ("numpy.core.multiarray", "_reconstruct"),  # before numpy 2
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+}
 
 
 def read_checkpoint(data: bytes) -> dict[str, Tensor]:

@@ -14,29 +14,10 @@ import torch
 from torch import Tensor, nn
 
 # Words that carry nothing the world can show; leaving them out needs no warning.
-FILLERS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "over",
-        "above",
-        "in",
-        "at",
-        "on",
-        "to",
-        "is",
-        "and",
-        "with",
-        "its",
-        "it",
-        "by",
-        "through",
-        "across",
-    ]
-)
-
+FILLERS = frozenset({
+    "a", "an", "the", "of", "over", "above", "in", "at", "on", "to", "is", "and", "with", "its", "it", "by", "through",
+    "across",
+})  # fmt: skip
 
 NEAR = 0.55  # the cosine of two words' vectors from which one stands for the other
 
