@@ -335,7 +335,7 @@ ONE = {**SMALL, "output": "a.mp4", "prompt": "1"}
     [
         ("{'a': 1}", "it is not JSON"),
         ("[1]", "it is no object"),
-        ({**ONE, "sed": 1}, "setting 'sed' is unknown; the settings are prompt, cues"),
+        ({**ONE, "sed": 1}, "setting 'sed' is unknown; did you mean seed?"),
         ({"prompt": "1"}, "output is missing; every job needs one"),
         ({"output": "b.mp4"}, "prompt is missing"),
         ({**ONE, "output": "b.avi"}, ".avi"),

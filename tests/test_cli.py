@@ -32,9 +32,9 @@ COMMANDS = "generate, extend, resume, batch, info, models, doctor, evaluate"
 SMALL = ["--model", "gauss", "--size", "16x16", "-n", "1"]
 
 
-def fifo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    command = [*PROGRAM, *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, timeout=240, env={**os.environ, "COLUMNS": "200"})
+def fifo(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    there = {**os.environ, "COLUMNS": "200", **environment}
+    return subprocess.run([*PROGRAM, *arguments], cwd=cwd, capture_output=True, timeout=240, env=there)
 
 
 def test_a_prompt_becomes_a_video_and_its_sidecar_makes_it_again(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_evaluate_without_a_name_has_no_gap_in_its_usage(tmp_path: Path) -> None
     assert b"see fifo evaluate -h" in fifo("evaluate", "--no-such-flag", cwd=tmp_path).stderr
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_a_whole_video(tmp_path: Path, how: signal.Signals) -> None:
     command = [*PROGRAM, "generate", "-", *SMALL, "--frames", "0", "-o", "a.mp4"]
     running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
@@ -190,6 +190,23 @@ def test_an_interrupt_leaves_a_whole_video(tmp_path: Path, how: signal.Signals) 
     assert b"Traceback" not in said
     written = json.loads((tmp_path / "a.mp4.json").read_text())["frames_written"]
     assert len(list(read_frames(tmp_path / "a.mp4"))) == written > 10
+
+
+def test_a_terminal_that_has_gone_does_not_end_the_video(tmp_path: Path) -> None:
+    """Its pipe is broken when the warning of a word that the model does not know is said."""
+    command = [*PROGRAM, "generate", "a zebra over a forest", "-n", "1", "--begin", "noise", "--guidance", "1"]
+    running = subprocess.Popen([*command, "--frames", "2", "-o", "a.mp4"], cwd=tmp_path, stderr=subprocess.PIPE)
+    assert running.stderr is not None
+    running.stderr.close()
+    assert running.wait(timeout=240) == 0
+    assert len(list(read_frames(tmp_path / "a.mp4"))) == 2
+
+
+def test_a_prompt_is_told_in_any_code(tmp_path: Path) -> None:
+    fifo("generate", "-", *SMALL, "--frames", "2", "--negative-prompt", "\u9be8", "-o", "a.mp4", cwd=tmp_path)
+    told = fifo("info", "a.mp4", cwd=tmp_path, PYTHONIOENCODING="cp1252")
+    assert told.returncode == 0, told.stderr
+    assert b"\\u9be8" in told.stdout
 
 
 HOW = rb"cpu, float32, (one window|\d windows) at .*, not compiled \(--device, .*--memory\)"

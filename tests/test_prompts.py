@@ -1,5 +1,6 @@
 """Which frame hears what: by its number, and whenever it was said."""
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
@@ -121,6 +122,21 @@ def test_each_text_is_encoded_once_on_each_side_of_guidance() -> None:
         t(range(n, n + 4))
     t.say("3", negative_prompt="2")  # encoded at once: the stream need not wait for it
     assert sorted(asked) == ["+1", "+2", "+3", "-2", "-5"]
+
+
+def test_a_stream_that_is_closed_leaves_its_model_at_once() -> None:
+    """Not when the collector of cycles comes by: a model may fill the memory that the next one needs."""
+    stream = fifo.stream("0", model="gauss", size=(8, 8), frames=3)
+    next(stream)
+    model = ref(stream._session.model)
+    gc.collect()
+    gc.disable()
+    try:
+        stream.close()
+        del stream
+        assert model() is None
+    finally:
+        gc.enable()
 
 
 def test_texts_of_long_ago_are_not_kept() -> None:

@@ -262,6 +262,64 @@ def test_frames_that_are_not_as_they_were_are_not_written_over(name: str, tmp_pa
     assert content(whole / name) == straight(Path(name).suffix, 40, 4)[0]
 
 
+def test_a_copy_of_a_run_that_goes_on_under_another_name_is_a_video_of_its_own(tmp_path: Path) -> None:
+    """Also while the first is being made: the copy takes nothing of it."""
+    there = as_a_kill_left_it(tmp_path, "a.mp4", 23)
+    shutil.copytree(there / "a.mp4.run", there / "b.mp4.run")
+    with pytest.raises(BadInput, match=r"b\.partial\.mp4 is not there"):
+        api.carry_on(str(there / "b.mp4.run"))
+    shutil.copy(there / "a.partial.mp4", there / "b.partial.mp4")
+    before = {file: file.read_bytes() for file in there.rglob("a.*") if file.is_file()}
+    assert api.carry_on(str(there / "b.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
+    assert {file: file.read_bytes() for file in there.rglob("a.*") if file.is_file()} == before
+    assert content(there / "b.mp4") == straight(".mp4", 40, 4)[0]
+    assert not (there / "b.partial.mp4").exists()
+    for suffix in ("", ".run", ".json"):
+        (there / f"b.mp4{suffix}").rename(there / f"c.mp4{suffix}")
+    assert api.carry_on(str(there / "c.mp4"), frames="+10").frames_written == 50
+    assert len(list(read_frames(there / "c.mp4"))) == 50
+    assert not (there / "b.mp4").exists()
+
+
+def test_a_file_that_was_taken_away_is_missed_and_not_begun_again(tmp_path: Path) -> None:
+    there = as_a_kill_left_it(tmp_path, "a.mp4", 23)
+    (there / "a.partial.mp4").rename(tmp_path / "elsewhere.mp4")
+    kept = checkpoint.committed(there / "a.mp4.run")
+    with pytest.raises(BadInput, match=r"a\.partial\.mp4 is not there, which held the frames up to \d+; put it back"):
+        api.carry_on(str(there / "a.mp4"))
+    assert checkpoint.committed(there / "a.mp4.run") == kept
+    (tmp_path / "elsewhere.mp4").rename(there / "a.partial.mp4")
+    assert api.carry_on(str(there / "a.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
+
+
+def test_a_run_is_gone_on_with_from_inside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = as_a_kill_left_it(tmp_path, "a.mp4", 23)
+    monkeypatch.chdir(there / "a.mp4.run")
+    assert api.carry_on(".").frames_sha256 == straight(".mp4", 40, 4)[1]
+    assert content(there / "a.mp4") == straight(".mp4", 40, 4)[0]
+
+
+def test_a_pipe_that_breaks_for_whoever_watches_is_no_end_of_the_video(tmp_path: Path) -> None:
+    def watch(stage: str, done: int, total: int) -> None:
+        if stage == "streaming" and done == 5:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        api.make(run_of(40), str(tmp_path / "a.mp4"), watch=watch)
+    assert api.carry_on(str(tmp_path / "a.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
+
+
+def test_pictures_may_be_taken_away_while_they_are_made(tmp_path: Path) -> None:
+    """By a player that shows them, say; of those the run cannot be gone on with, and says so."""
+
+    def watch(stage: str, done: int, total: int) -> None:
+        for picture in (tmp_path / "live").glob("frame_*.png"):
+            picture.unlink()
+
+    made = api.make(run_of(40), f"{tmp_path}/live/", checkpoint_every=OFTEN, watch=watch)
+    assert made.frames_sha256 == straight("", 40, 4)[1]
+
+
 def test_pictures_that_are_gone_on_with_are_not_put_to_disk_again_and_others_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -772,10 +830,16 @@ def test_info_prints_what_a_video_says_of_itself(tmp_path: Path) -> None:
     known = api.told(str(tmp_path / "e"))
     assert (known["frames"], known["cues"][-1]["prompt"]) == (33, "3")
     assert api.told(str(tmp_path / "a.mp4"))["from"] == "the video's own metadata"
+    assert api.told(str(tmp_path / "e" / "fifo.json"))["frames written"] == 33
+    assert api.told(str(tmp_path / "a.mp4.run"))["seed"] == 41
     printed = fifo_command("info", "a.mp4", cwd=tmp_path)
     assert printed.returncode == 0, printed.stderr
     assert re.search(r"^prompt +a \[b\] c$", printed.stdout, re.MULTILINE)
     assert re.search(r"^seed +41$", printed.stdout, re.MULTILINE)
+    assert re.search(r"^size +16x16$", printed.stdout, re.MULTILINE)
+    assert "lora" not in printed.stdout  # nor anything else that is empty
+    spoken = fifo_command("info", "e", cwd=tmp_path)
+    assert re.search(r"^cues +0: a \[b\] c; \d+: 3( \(blend \d+\))?$", spoken.stdout, re.MULTILINE), spoken.stdout
 
 
 def test_a_clip_video_without_a_checkpoint_is_made_as_long_as_was_asked(tmp_path: Path) -> None:

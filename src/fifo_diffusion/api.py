@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,9 @@ def generate(
 
 def resume(video: str | Path, **changes: Any) -> Sidecar:
     """Go on with a video that was stopped or killed, make a finished one longer, or fork one; see `carry_on`."""
+    known = list(signature(carry_on).parameters)[1:]
+    for name in changes.keys() - known:
+        raise BadInput(f"resume has no setting {name!r}; it has {', '.join(known)}")
     return carry_on(str(video), **{"warn": partial(warnings.warn, stacklevel=4), **changes})
 
 
@@ -317,8 +321,13 @@ def told(video: str) -> dict[str, Any]:
     """The settings that a video was made with: its own tags (mp4, webm, PNG), or the sidecar beside it (gif, webp).
 
     The tags are written when a video begins.  Where it was made longer since, or prompts were said live, the sidecar
-    knows more, and is what tells.  Raises BadInput when there is nothing that does.
+    knows more, and is what tells.  Or of a sidecar, or a .run folder, themselves.  Raises BadInput when there is
+    nothing that does.
     """
+    if (path := Path(video)).suffix == ".json":
+        return _of_sidecar(path)
+    if path.name.endswith(".run") and path.is_dir():
+        return {"from": str(path), **checkpoints.description(path).run.model_dump(exclude_none=True)}
     try:
         said = json.loads(read_metadata(Path(video)).get("comment", ""))
     except json.JSONDecodeError:
@@ -330,9 +339,13 @@ def told(video: str) -> dict[str, Any]:
         return {"from": "the video's own metadata", **said}
     if beside is None:
         raise BadInput(f"{video} tells no settings: fifo did not make it, or (gif, webp) its .json is not beside it")
-    made = sidecar.read(beside)
+    return _of_sidecar(beside)
+
+
+def _of_sidecar(file: Path) -> dict[str, Any]:
+    made = sidecar.read(file)
     more = {"frames written": made.frames_written, "version": made.fifo_diffusion}
-    return {"from": str(beside), **made.run.model_dump(exclude_none=True), **more}
+    return {"from": str(file), **made.run.model_dump(exclude_none=True), **more}
 
 
 def _knows_more(beside: Path, tags: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
@@ -28,6 +29,11 @@ from fifo_diffusion.letters import can_be_written
 Method = Literal["fifo", "plain", "chunked", "genlvideo", "freenoise", "freelong", "riflex"]
 OF_FIFO = ("partitions", "lookahead", "solver", "start", "frames_per_level", "guidance_levels")  # what only FIFO has
 OF_OTHERS = ("steps", "stride", "overlap", "repeats")  # what only the methods that it is compared with have
+_INSTEAD = {  # what is meant by a setting that there is not, or not here
+    "steps": "FIFO has window x partitions noise levels, so give it other partitions",
+    "partitions": "give it steps, the noise levels",
+    "seconds": "give frames, which are seconds x fps",
+}
 
 
 def _part_of_a_window(lookahead: str) -> str:
@@ -172,7 +178,8 @@ class Run(_Settings):
         defaults = type(self).model_fields
         for name in () if isinstance(self, Decided) else OF_OTHERS if self.method == "fifo" else OF_FIFO:
             if getattr(self, name) not in (None, defaults[name].default):
-                raise ValueError(f"{name} means nothing to method {self.method}; leave it out")
+                instead = _INSTEAD.get(name, "leave it out")
+                raise ValueError(f"{name} means nothing to method {self.method}; {instead}")
         return self
 
     @property
@@ -206,11 +213,26 @@ def _sentence(error: ValidationError, kind: type[_Settings]) -> str:
         return first["msg"].removeprefix("Value error, ")
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        return f"{where}setting {name!r} is unknown; the settings are {', '.join(kind.model_fields)}"
+        near = get_close_matches(name, kind.model_fields, n=1)
+        hint = _INSTEAD.get(name) or (f"did you mean {near[0]}?" if near else "")
+        listed = f"the settings are {', '.join(kind.model_fields)}"
+        return f"{where}setting {name!r} is unknown; {hint or listed}"
     if first["type"] == "missing":
         return f"{where}{name} is missing; every {kind.__name__.lower()} needs one"
     message = first["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
+    if first["type"].startswith(("greater_than", "less_than")) and (allowed := _allowed(kind, name)):
+        return f"{where}{name} is {first['input']!r}; give {allowed}"
     if message.startswith("it is"):
         return f"{where}{name}: {message}"
     return f"{where}{name} is {first['input']!r}; {message.replace('input should be', 'it must be')}"
+
+
+def _allowed(kind: type[_Settings], name: str) -> str:
+    """The numbers that a setting takes, in words; empty where that is not a range."""
+    field = kind.model_json_schema()["properties"].get(name, {})
+    said: dict[str, Any] = next((one for one in (field, *field.get("anyOf", ())) if "minimum" in one), {})
+    low, high, below = (said.get(bound) for bound in ("minimum", "maximum", "exclusiveMaximum"))
+    if low is None:
+        return ""
+    return f"{low:g} to {high:g}" if high is not None else f"{low:g} or more" + (f", below {below}" if below else "")

@@ -152,16 +152,16 @@ def plan_of(run: Decided) -> Plan:
     assert run.lookahead is not None
     window = models.card(run.model).window
     named: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
-    keep = named[run.lookahead] if run.lookahead in named else _kept(run.lookahead, window, run.model)
+    keep = named[run.lookahead] if run.lookahead in named else _kept(run.lookahead, models.card(run.model))
     return Plan(window, run.partitions, keep, run.frames_per_level)
 
 
-def _kept(lookahead: str, window: int, model: str) -> Keep:
+def _kept(lookahead: str, card: Card) -> Keep:
     lo, hi = map(int, lookahead.split("-"))
-    if not lo < hi <= window:
+    if not lo < hi <= card.window:
         raise BadInput(
-            f"lookahead is {lookahead}; {model} has windows of {window} frames, of which LO-HI can be kept "
-            f"with 0 <= LO < HI <= {window}"
+            f"lookahead is {lookahead}; {card.name} has windows of {card.windows}, of which LO-HI can be kept "
+            f"with 0 <= LO < HI <= {card.window}"
         )
     return lo, hi
 

@@ -29,8 +29,16 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and torch.cuda.is_available():
         device = torch.device("cuda", device.index or 0)
     if str(device) not in here:
-        raise DeviceError(f"device {name!r} is not here; this machine has {', '.join(here)} (or say auto)")
+        why = f"; {no_gpu()}" if device.type == "cuda" else "; did you mean cuda?" if name == "gpu" else ""
+        raise DeviceError(f"device {name!r} is not here; this machine has {', '.join(here)} (or say auto){why}")
     return device
+
+
+def no_gpu() -> str:
+    """Why torch finds none, and what to do about it."""
+    if torch.cuda.is_available() or torch.version.cuda or torch.version.hip:
+        return "look with nvidia-smi whether there is a card, and a driver as new as this torch wants"
+    return f"this torch, {torch.__version__}, is built without CUDA; pytorch.org/get-started names the one for a GPU"
 
 
 def available() -> list[str]:

@@ -51,6 +51,8 @@ def _memory() -> int | None:
 def _torch() -> Iterator[Finding]:
     import torch
 
+    from fifo_diffusion.devices import no_gpu
+
     threads = torch.get_num_threads()
     yield Finding("ok", "torch", f"{torch.__version__}, {threads} CPU thread{'s' if threads > 1 else ''}")
     for i in range(torch.cuda.device_count()):
@@ -66,7 +68,7 @@ def _torch() -> Iterator[Finding]:
         yield Finding(
             "note",
             "GPU",
-            "none that torch can use; the embedded model is made for the CPU, large models are not",
+            f"none that torch can use ({no_gpu()}); the embedded models are made for the CPU, large ones are not",
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,7 +26,22 @@ def info(
 
     out = Console(highlight=False)
     for name, value in told(video).items():
-        out.print(f"[bold]{name:<16}[/] {escape(str(value))}", soft_wrap=True)
+        if value not in ("", (), []):
+            out.print(f"[bold]{name:<16}[/] {escape(_in_words(name, value))}", soft_wrap=True)
+
+
+def _in_words(name: str, value: Any) -> str:
+    """As it would be said to `fifo generate`."""
+    if name == "size":
+        return "x".join(map(str, value))
+    if name == "cues":
+        return "; ".join(f"{cue['at']}: {cue['prompt']}" + _blended(cue) for cue in value)
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def _blended(cue: Mapping[str, Any]) -> str:
+    also = {name: value for name, value in cue.items() if name not in ("at", "prompt") and value not in (None, 0)}
+    return f" ({', '.join(f'{name} {value}' for name, value in also.items())})" if also else ""
 
 
 @app.command()
@@ -48,7 +64,8 @@ def _describe(card: Card, out: Console, scored: bool) -> None:
     from fifo_diffusion.config import Run
     from fifo_diffusion.methods import METHODS, lacks
 
-    size = f"{card.size[0]}x{card.size[1]} pixels" + (" or any other size" if card.any_size else "")
+    other = f" or any other multiple of {card.multiple or card.space}" if card.any_size else ""
+    size = f"{card.size[0]}x{card.size[1]} pixels{other}"
     default = " (the default)" if card.name == Run.model_fields["model"].default else ""
     out.print(f"[bold]{card.name}[/]{default}  {card.summary}", soft_wrap=True)
     out.print(f"    needs    {card.needs}", soft_wrap=True)
@@ -56,7 +73,7 @@ def _describe(card: Card, out: Console, scored: bool) -> None:
     out.print(f"    video    {size}{larger}, {card.fps:g} frames a second", soft_wrap=True)
     out.print(f"    clips    {'goes on from them (fifo extend)' if card.encoder else 'cannot go on from them'}")
     out.print(
-        f"    method   windows of {card.window} frames, partitions {card.partitions}, lookahead {card.lookahead}, "
+        f"    method   windows of {card.windows}, partitions {card.partitions}, lookahead {card.lookahead}, "
         f"eta {card.eta:g}, guidance {card.guidance:g}",
         soft_wrap=True,
     )

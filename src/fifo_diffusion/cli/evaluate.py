@@ -146,7 +146,8 @@ def videos(
         if not os.path.isdir(clip):
             raise BadInput(f"--clip is {clip}, which is no folder; give that of a CLIP, with its config.json")
         os.environ["FIFO_CLIP"] = str(clip)
-    chosen = choose([one.strip() for one in metrics.split(",")] if metrics else [], against is not None)
+    named = [one for part in (metrics or "").split(",") if (one := part.strip())]
+    chosen = choose(named, against is not None)
     reference = None if against is None else _reference(against)
 
     from fifo_diffusion.devices import choose_device
@@ -211,6 +212,8 @@ def _measure(
 def _reference(path: Path) -> Found:
     from fifo_diffusion.evaluate import reading
 
+    if not os.path.exists(path):
+        raise BadInput(f"--against is {path}, and there is none; name a folder of reference videos")
     (found,) = reading.find([path])
     return found
 

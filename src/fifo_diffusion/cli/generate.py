@@ -35,7 +35,7 @@ def generate(
     output: Annotated[str | None, option(OUTPUT, "--output", "-o")] = None,
     model: Annotated[str | None, option("One of `fifo models` (default: embedded).", "--model", "-m")] = None,
     weights: Annotated[str | None, option("Hub id, folder or file to load instead of the model's own.")] = None,
-    lora: Annotated[list[str] | None, option("LoRA weights to add, FILE or FILE:scale; may be repeated.")] = None,
+    lora: Annotated[list[str] | None, option("LoRA to add, FILE or FOLDER, or either:scale; may be repeated.")] = None,
     sidecar: Annotated[
         Path | None, option("Make the video of this .json again; other flags change it.", "--from")
     ] = None,
@@ -50,7 +50,7 @@ def generate(
     seed: Annotated[int | None, _video("The same seed is the same video (default: 0).")] = None,
     negative_prompt: Annotated[str | None, _video("What it should not show.")] = None,
     size: Annotated[str | None, _video("WIDTHxHEIGHT in pixels, where the model allows it.")] = None,
-    fps: Annotated[float | None, _video("Frames a second of the file.")] = None,
+    fps: Annotated[float | None, _video("Frames a second of the file; VideoCrafter2 hears it too.")] = None,
     scale: Annotated[int | None, _video("Show each pixel this many times larger.")] = None,
     crf: Annotated[int | None, _video("Encoder quality of mp4 and webm; lower is better and larger.")] = None,
     prompts: Annotated[

@@ -21,8 +21,8 @@ def card(name: str) -> Card:
     """Raises BadInput for an unknown name, listing the known ones."""
     if name in MODELS:
         return MODELS[name]
-    close = get_close_matches(name, MODELS, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    close = [known for known in MODELS if name and known.startswith(name)] or get_close_matches(name, MODELS, n=1)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
     raise BadInput(f"model {name!r} is unknown; the models are {', '.join(MODELS)}{hint}")
 
 
@@ -56,6 +56,8 @@ def load(name: str, device: torch.device, dtype: torch.dtype, weights: str | Non
     Raises BadInput (unknown name, weights where there are none), ModelError (weights that cannot be used, or a package
     that this model needs and this machine lacks).
     """
+    import torch
+
     chosen = card(name)
     chosen.check_weights(weights)
     module, function = chosen.loader.split(":")

@@ -79,6 +79,13 @@ class Card:
         """Frames of video that one window shows."""
         return 1 + (self.window - 1) * self.frames_per_latent
 
+    @property
+    def windows(self) -> str:
+        """How long one is, in words."""
+        if self.frames_per_latent == 1:
+            return f"{self.window} frames"
+        return f"{self.window} latents ({self.frames} frames)"
+
     def latents(self, frames: int) -> int:
         """Latent frames that so many frames of video are made of."""
         return 1 + -(-(frames - 1) // self.frames_per_latent)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from fifo_diffusion.errors import ModelError
 
 SINGLE = (".ckpt", ".safetensors", ".pt", ".pth", ".bin")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _HEAD = ("_forward_module.", "module.")  # what DeepSpeed and DistributedDataParallel put before every key
 
 

@@ -49,6 +49,8 @@ def find_lora(given: str) -> tuple[Path, float]:
     if colon and before and not os.path.exists(path):
         with suppress(ValueError):  # a colon in the name
             path, scale = Path(before), float(number)
+        if path == Path(given) and before.endswith(".safetensors"):
+            raise BadInput(f"the LoRA {before} has scale {number!r}; give a number, such as {before}:0.8")
     if not math.isfinite(scale):
         raise BadInput(f"the LoRA {given} has scale {number}; give a number, such as {before}:0.8")
     if not os.path.isdir(path):
@@ -117,7 +119,8 @@ def _pairs(file: Path, layers: Mapping[str, nn.Module]) -> dict[str, _Pair]:
             name = by_underscores.get(stem.replace("to_out", "to_out_0").replace(".", "_"))  # diffusers before 0.22
         if name is None:
             raise ModelError(
-                f"the LoRA {file} has {key}, which has no place in this model; give one trained on the same model"
+                f"the LoRA {file} has {key}, which has no place in this model; give one trained on the same model, "
+                "with the names of diffusers (its load_lora_weights and save_lora_weights turn others into them)"
             )
         pair = pairs.setdefault(name, _Pair())
         if part == "alpha":
