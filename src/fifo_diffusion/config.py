@@ -213,7 +213,7 @@ def _sentence(error: ValidationError, kind: type[_Settings]) -> str:
         return first["msg"].removeprefix("Value error, ")
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        near = get_close_matches(name, kind.model_fields, n=1)
+        near = get_close_matches(name, kind.model_fields, n=1, cutoff=0.7)
         hint = _INSTEAD.get(name) or (f"did you mean {near[0]}?" if near else "")
         listed = f"the settings are {', '.join(kind.model_fields)}"
         return f"{where}setting {name!r} is unknown; {hint or listed}"
