@@ -11,7 +11,7 @@ from fifo_diffusion.batch.jobs import read
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("document", ["docs/engine.md"])
+@pytest.mark.parametrize("document", ["docs/engine.md", "docs/live.md"])
 def test_the_python_of_a_document_runs(document: str) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
     assert blocks
@@ -39,20 +39,7 @@ def test_the_list_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         "README.md",
         "docs/README.md",
-        "docs/engine.md",
-        "docs/gallery.md",
-        "docs/large.md",
-        "docs/start.md",
-        "docs/prompts.md",
-        "docs/extend.md",
-        "docs/resume.md",
-        "docs/ranks.md",
-        "docs/batch.md",
-        "docs/evaluate.md",
-        "docs/methods.md",
-        "docs/speed.md",
-        "docs/wan.md",
-        "docs/log.md",
+        *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if page.name != "README.md"),
     ],
 )
 def test_the_files_that_documents_name_exist(document: str) -> None:
