@@ -46,7 +46,7 @@ from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.evaluate.judge import ATTRIBUTES
-from fifo_diffusion.evaluate.measure import mean_and_error
+from fifo_diffusion.evaluate.means import mean_and_error
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.methods import METHODS, lacks
 from fifo_diffusion.models import card

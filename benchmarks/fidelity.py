@@ -48,7 +48,7 @@ from fifo_diffusion.decode import to_frames, to_pixels
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, Judge
-from fifo_diffusion.evaluate.measure import mean_and_error
+from fifo_diffusion.evaluate.means import mean_and_error
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.noise import SeededNoise

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fifo_diffusion.decode import to_pixels
-from fifo_diffusion.evaluate.measure import mean_and_error
+from fifo_diffusion.evaluate.means import mean_and_error
 from fifo_diffusion.models import card
 from fifo_diffusion.models.embedded.model import SHIPPED, Embedded
 from fifo_diffusion.schedule import cosine

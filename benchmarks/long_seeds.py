@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fifo_diffusion.evaluate.measure import mean_and_error, student
+from fifo_diffusion.evaluate.means import mean_and_error, student
 from report import Row, show
 from results import KEPT, lines
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 
-from fifo_diffusion.evaluate.measure import mean_and_error, student
+from fifo_diffusion.evaluate.means import mean_and_error, student
 from fifo_diffusion.evaluate.result import Evaluation, SetResult, read
 from report import Row, bars, show
 

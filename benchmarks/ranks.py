@@ -38,12 +38,12 @@ from fifo_diffusion.engine import Engine
 from fifo_diffusion.execute import Serial
 from fifo_diffusion.guidance import Guided, Halves
 from fifo_diffusion.models.embedded.transformer import VideoTransformer
-from fifo_diffusion.models.need import FULL, HALF
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.protocols import Cond
 from fifo_diffusion.ranks import Ranks
 from fifo_diffusion.schedule import cosine, variance_preserving
 from fifo_diffusion.windows import Plan
+from need import FULL, HALF
 from report import Row, show
 
 CHANNELS, SIDE, WINDOW, TEXT = 12, 16, 16, 64

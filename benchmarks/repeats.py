@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
-from fifo_diffusion.evaluate.measure import mean_and_error
+from fifo_diffusion.evaluate.means import mean_and_error
 from fifo_diffusion.models import card
 from fifo_diffusion.session import Session
 from report import Row, show

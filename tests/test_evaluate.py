@@ -36,7 +36,8 @@ from fifo_diffusion.evaluate.flow import Motion
 from fifo_diffusion.evaluate.gates import judge_file
 from fifo_diffusion.evaluate.judge import JUDGED, LOOK, Judge
 from fifo_diffusion.evaluate.known import known
-from fifo_diffusion.evaluate.measure import Bench, mean_and_error, names_of, student
+from fifo_diffusion.evaluate.means import mean_and_error, student
+from fifo_diffusion.evaluate.measure import Bench, names_of
 from fifo_diffusion.evaluate.metric import Gather, Meter, Metric, Quantity, Reading, Score, SetMetric, Video
 from fifo_diffusion.evaluate.page import _best
 from fifo_diffusion.evaluate.picture import Picture

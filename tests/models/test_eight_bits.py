@@ -21,8 +21,8 @@ from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.cards import MODELS
 from fifo_diffusion.models.eight_bits import EIGHT, EightBitProduct, in_eight_bits, large_layers, product, rounded
 from fifo_diffusion.models.latent import LatentModel, pictures_in
-from fifo_diffusion.models.need import FULL, HALF
 from fifo_diffusion.session import Session
+from need import FULL, HALF
 
 CPU = torch.device("cpu")
 NETWORKS = [case for case in CASES if case.name != "gauss"]

@@ -17,7 +17,7 @@ from fifo_diffusion import api, decide, session, sidecar
 from fifo_diffusion.config import Run
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models.cards import MODELS
-from fifo_diffusion.models.need import FULL, count, peak
+from need import FULL, count, peak
 
 
 @pytest.mark.parametrize("name", [card.name for card in MODELS.values() if card.memory is not None])

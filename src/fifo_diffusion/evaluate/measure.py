@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput, FifoError, ModelError, in_short
+from fifo_diffusion.evaluate.means import means
 from fifo_diffusion.evaluate.metric import Gather, Meter, Metric, Quantity, Reading, Score, SetMetric, Video
 from fifo_diffusion.evaluate.reading import Found, Opened, open_video
-from fifo_diffusion.evaluate.result import About, Distance, Mean, Measured, SetResult, VideoResult
+from fifo_diffusion.evaluate.result import About, Distance, Measured, SetResult, VideoResult
 from fifo_diffusion.evaluate.series import Series
 from fifo_diffusion.evaluate.sheets import Sheet, Watching
 from fifo_diffusion.letters import writable
 
-# Student's t, two-sided 5 %, by degrees of freedom (1, 2, ...)
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 COURSE = 256  # bins that are told of a quantity's course
 PICTURED = 60  # videos of a set whose sheets are kept
 STOPPED = "stopped by Ctrl-C"
@@ -193,33 +190,6 @@ def told(series: Series, frames: int) -> Measured:
         frames_a_bin=width,
         course=tuple(None if value is None else float(f"{value:.6g}") for value in course),
     )
-
-
-def means(videos: Sequence[VideoResult]) -> dict[str, Mean]:
-    """By quantity, over the videos that are whole."""
-    whole = [video.measured for video in videos if video.error is None]
-    out = {}
-    for name in dict.fromkeys(name for measured in whole for name in measured):
-        of = [measured[name] for measured in whole if name in measured]
-        mean, error = mean_and_error([m.mean for m in of])
-        drift, drift_error = mean_and_error([m.drift for m in of if m.drift is not None])
-        assert mean is not None
-        out[name] = Mean(mean=mean, error=error, drift=drift, drift_error=drift_error, videos=len(of))
-    return out
-
-
-def student(degrees: int) -> float:
-    """How many standard errors make each side of a 95 % interval; past the table by Cornish and Fisher's expansion."""
-    if degrees <= len(STUDENT):
-        return STUDENT[degrees - 1]
-    return 1.95996 + 2.37227 / degrees + 2.8225 / degrees**2 + 2.5558 / degrees**3
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """The mean, and its standard error where there are two or more."""
-    if not values:
-        return None, None
-    return fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def about(metric: Metric | SetMetric) -> Iterator[About]:

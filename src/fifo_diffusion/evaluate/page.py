@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fifo_diffusion.evaluate.measure import mean_and_error
+from fifo_diffusion.evaluate.means import mean_and_error
 from fifo_diffusion.evaluate.plots import COLOURS, Line, number, plot, plus_minus
 from fifo_diffusion.evaluate.result import About, Evaluation, Mean, SetResult, VideoResult
 from fifo_diffusion.evaluate.sheets import Sheet

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fifo_diffusion.evaluate.gates import WANTED, WITHIN, Gate, drawn
 from fifo_diffusion.evaluate.judge import Judge, Right, shares, verdicts
-from fifo_diffusion.evaluate.measure import mean_and_error, student
+from fifo_diffusion.evaluate.means import mean_and_error, student
 from fifo_diffusion.evaluate.metric import Video
 from fifo_diffusion.evaluate.temporal import Flicker
 from fifo_diffusion.models import card

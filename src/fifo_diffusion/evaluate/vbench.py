@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fifo_diffusion.errors import BadInput, in_short
-from fifo_diffusion.evaluate.measure import means
+from fifo_diffusion.evaluate.means import means
 from fifo_diffusion.evaluate.result import About, Measured, SetResult, Unmeasured, VideoResult
 
 READS = (".mp4", ".gif")

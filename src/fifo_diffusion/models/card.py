@@ -10,7 +10,7 @@ from fifo_diffusion.errors import BadInput
 
 @dataclass(frozen=True)
 class Need:
-    """Memory on a GPU in half precision, in GiB, at the card's size, as `models.need` counts it."""
+    """Memory on a GPU in half precision, in GiB, at the card's size, as `benchmarks/need.py` counts it."""
 
     stays: float  # network and autoencoder
     eight: float  # the same with --fp8, and a weight in half precision while it is used
