@@ -566,7 +566,10 @@ def test_ctrl_c_while_distances_are_computed_leaves_what_was_measured(tmp_path: 
     write(tmp_path / "a", noise(8, 16))
     (found,) = find([tmp_path / "a"])
     asked = evaluation.Asked([found], Chosen((Picture(),), (Slow(),), ()), found, "cpu", "fifo evaluate a", {})
-    told = evaluation.evaluate(asked, tmp_path / "told", lambda *_: None, lambda _: None)
+    try:
+        told = evaluation.evaluate(asked, tmp_path / "told", lambda *_: None, lambda _: None)
+    except KeyboardInterrupt:  # which would end pytest
+        pytest.fail("the report was lost")
     assert told.stopped
     assert told.sets[0].means["brightness"].videos == 1
     assert told.sets[0].distances == ()

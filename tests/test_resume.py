@@ -316,7 +316,7 @@ def test_pictures_may_be_taken_away_while_they_are_made(tmp_path: Path) -> None:
         for picture in (tmp_path / "live").glob("frame_*.png"):
             picture.unlink()
 
-    made = api.make(run_of(40), f"{tmp_path}/live/", checkpoint_every=OFTEN, watch=watch)
+    made = api.make(run_of(40), f"{tmp_path}/live/", watch=watch)
     assert made.frames_sha256 == straight("", 40, 4)[1]
 
 
