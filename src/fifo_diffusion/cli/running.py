@@ -83,7 +83,7 @@ def _stop(number: int, frame: object) -> None:
 def tell(made: Sidecar, output: str, before: Sidecar | None) -> None:
     from fifo_diffusion.sidecar import path_beside
 
-    frames = f"{made.frames_written} frames"
+    frames = f"{made.frames_written} frame{'s' * (made.frames_written != 1)}"
     if made.run.clip is not None:
         frames = f"{made.frames_written} new frames" + (f" after the clip's {n}" if (n := made.clip_frames) else "")
     console.print(
