@@ -97,7 +97,7 @@ def quality(cell: Cell, folder: Path) -> Cell:
             said |= {"partitions": n} if cell["method"] == "fifo" else {"steps": n * card("embedded").window}
         video = np.stack(list(Session(resolve(Run.of(said))).frames()))
     out = {**cell, "caption": plain(caption), "seconds": time.process_time() - began}
-    for name, values in right(trained_judge(sprites, 64, folder), video, caption).items():
+    for name, values in right(trained_judge(sprites, folder), video, caption).items():
         out |= {name: float((values > 0.5).mean()), f"{name} drift": drift(values)}
     for name, measure in MEASURES.items():
         values = measure(video)

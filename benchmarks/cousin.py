@@ -98,7 +98,7 @@ def main() -> None:
     torch.set_grad_enabled(False)
     model, size = models.load("embedded", torch.device("cpu"), torch.float32), models.card("embedded").size[0]
     sprites = SMALL.sprites(arguments.folder)
-    eyes = Eyes(model, trained_judge(sprites, size, arguments.folder), World(sprites, size))
+    eyes = Eyes(model, trained_judge(sprites, arguments.folder), World(sprites, size))
     renders = {prompt: real(eyes, CAPTIONS[prompt]) for prompt in prompts}
     each: dict[str, Values] = {
         "real renders": {s: eyes.real(CAPTIONS[s % len(CAPTIONS)], s) for s in seeds},

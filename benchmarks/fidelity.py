@@ -380,7 +380,7 @@ def main() -> None:
     kept = arguments.judge or arguments.folder
     size = models.card("embedded").size[0]
     sprites = SMALL.sprites(kept)
-    eyes = Eyes(model, trained_judge(sprites, size, kept), World(sprites, size))
+    eyes = Eyes(model, trained_judge(sprites, kept), World(sprites, size))
     each: dict[str, Values] = {}
     rows = list(measure(folder, eyes, range(arguments.seeds), arguments.only, each))
     about = "" if arguments.against is None else f", beside {arguments.against}"

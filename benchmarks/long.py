@@ -82,8 +82,8 @@ def measured(folder: Path, prompt: str) -> Mapping[str, NDArray[np.float64]]:
         video = Video("", first.size, prompt=prompt)
     meters: list[Meter] = [metric.begin(video) for metric in (Motion(), Flicker(), Standing(), Picture())]
     for kind in KINDS.values():
-        if video.size == (kind.size, kind.size) and (judge := judge_file(folder, kind.size, kind=kind)).exists():
-            meters.insert(0, Looking(load_judge(judge, kind.size, kind), video))
+        if video.size == (kind.size, kind.size) and (judge := judge_file(folder, kind=kind)).exists():
+            meters.insert(0, Looking(load_judge(judge, kind), video))
     found: dict[str, NDArray[np.float64]] = {}
 
     def take(meter: Meter, frames: torch.Tensor | None, number: int) -> None:

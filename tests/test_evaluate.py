@@ -281,7 +281,7 @@ def test_each_world_has_its_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "judge-64" in str(metric.missing())
     judge = Judge(LARGE)
     judge(torch.zeros(2, LOOK, 3, 128, 128))
-    save_file(judge.state_dict(), judge_file(tmp_path, 128, kind=LARGE))
+    save_file(judge.state_dict(), judge_file(tmp_path, kind=LARGE))
     assert metric.missing() is None
     assert metric.suits(large)
     assert not metric.suits(Video("v", (128, 128), prompt="a cat on a mat"))

@@ -377,8 +377,8 @@ def test_a_recipe_that_is_wrong_is_refused(tmp_path: Path, text: str, wrong: str
 @torch.no_grad()
 def test_the_judge_of_each_world_knows_its_values_and_counts_what_is_there(sprites: Sprites, tmp_path: Path) -> None:
     assert judged(SMALL) == JUDGED
-    assert judge_file(tmp_path, 128, 2, LARGE) != judge_file(tmp_path, 128, 2, SMALL)
-    assert judge_file(tmp_path, 128, 2, LARGE) != judge_file(tmp_path, 128, 2, dataclasses.replace(LARGE, wakes=False))
+    assert judge_file(tmp_path, 2, LARGE) != judge_file(tmp_path, 2, SMALL)
+    assert judge_file(tmp_path, 2, LARGE) != judge_file(tmp_path, 2, dataclasses.replace(LARGE, wakes=False))
     assert set(WANTED) == set(KINDS)
     judge = Judge(LARGE).eval()
     clip = np.random.default_rng(0).integers(0, 255, (6, 128, 128, 3), dtype=np.uint8)

@@ -104,7 +104,7 @@ def gates(
         for one in judged_streams(
             api.stream,
             network,
-            trained_judge(sprites, kind.size, folder, kind=kind),
+            trained_judge(sprites, folder, kind=kind),
             world,
             folder,
             count=streams,

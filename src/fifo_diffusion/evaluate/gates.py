@@ -103,7 +103,7 @@ def measure(
     frames = np.stack([clip[0] for _, clip in held_out(sprites, size, 512, 1, kind)])
     yield Gate("autoencoder PSNR, held-out scenes", psnr(_autoencoded(model, frames), frames), 30.0, "dB")
 
-    judge, window = trained_judge(sprites, size, folder, judge_steps, kind), card("embedded").window
+    judge, window = trained_judge(sprites, folder, judge_steps, kind), card("embedded").window
     real = accuracy(judge, held_out(sprites, size, 400, window, kind))
     for name in JUDGED:
         yield Gate(f"judge on real clips: {name}", 100 * real[name], 99.0, "%")
@@ -175,27 +175,27 @@ def _autoencoded(model: Embedded, frames: NDArray[np.uint8]) -> NDArray[np.uint8
     return to_frames(pixels[:, 0])
 
 
-def judge_file(folder: Path, size: int, steps: int | None = None, kind: Kind = SMALL) -> Path:
-    """Where a judge of this size is kept; one of other attributes, or that has seen something else, has another name.
+def judge_file(folder: Path, steps: int | None = None, kind: Kind = SMALL) -> Path:
+    """Where a world's judge is kept; one of other attributes, or that has seen something else, has another name.
 
     steps: `JUDGE_STEPS`.
     """
     seen = "mirrored" + ", wakes of unlike puffs" * kind.wakes
     knows = sha256((json.dumps(judged(kind)) + seen).encode()).hexdigest()[:8]
-    return folder / f"judge-{size}-{steps or JUDGE_STEPS[kind.name]}-{knows}.safetensors"
+    return folder / f"judge-{kind.size}-{steps or JUDGE_STEPS[kind.name]}-{knows}.safetensors"
 
 
-def trained_judge(sprites: Sprites, size: int, folder: Path, steps: int | None = None, kind: Kind = SMALL) -> Judge:
+def trained_judge(sprites: Sprites, folder: Path, steps: int | None = None, kind: Kind = SMALL) -> Judge:
     """Trained once and kept in the folder.  steps: `JUDGE_STEPS`."""
-    file = judge_file(folder, size, steps, kind)
+    file = judge_file(folder, steps, kind)
     if not file.exists():
-        save_file(train_judge(sprites, size, steps or JUDGE_STEPS[kind.name], kind).state_dict(), file)
+        save_file(train_judge(sprites, steps or JUDGE_STEPS[kind.name], kind).state_dict(), file)
         file.chmod(0o644)  # safetensors writes it for its owner alone
-    return load_judge(file, size, kind)
+    return load_judge(file, kind)
 
 
-def load_judge(file: Path, size: int, kind: Kind = SMALL) -> Judge:
+def load_judge(file: Path, kind: Kind = SMALL) -> Judge:
     judge = Judge(kind)
-    judge(torch.zeros(2, LOOK, 3, size, size))  # so that the lazy layer knows its width
+    judge(torch.zeros(2, LOOK, 3, kind.size, kind.size))  # so that the lazy layer knows its width
     judge.load_state_dict(load_file(file))
     return judge.eval()

@@ -76,19 +76,19 @@ def _seen(frames: Tensor) -> Tensor:
     return avg_pool2d(frames, frames.shape[-1] // SEEN) if frames.shape[-1] > SEEN else frames
 
 
-def train_judge(sprites: Sprites, size: int, steps: int, kind: Kind = SMALL) -> Judge:
+def train_judge(sprites: Sprites, steps: int, kind: Kind = SMALL) -> Judge:
     """Train on real renders, a little brightened and noised so that it does not hang on single pixels.
 
     Half of the looks are mirrored, which makes left of right: twice as many renders for nothing.
     """
     torch.manual_seed(0)
-    captions, frames = _renders(World(sprites, size, TRAIN_VARIANTS, kind, unmet=None), 4 * steps, seed=10)
+    captions, frames = _renders(World(sprites, kind.size, TRAIN_VARIANTS, kind, unmet=None), 4 * steps, seed=10)
     judge = Judge(kind)
     targets = {
         name: torch.tensor([values.index(getattr(c, name)) if shows(c, name) else UNTOLD for c in captions])
         for name, values in judge.judged.items()
     }
-    judge(torch.zeros(2, LOOK, 3, size, size))
+    judge(torch.zeros(2, LOOK, 3, kind.size, kind.size))
     optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.02)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps)
     for _ in range(steps):

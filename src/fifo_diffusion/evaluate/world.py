@@ -72,7 +72,7 @@ class World(Metric):
 
     def missing(self) -> str | None:
         try:
-            files = [judge_file(folder(), kind.size, kind=kind) for kind in KINDS.values()]
+            files = [judge_file(folder(), kind=kind) for kind in KINDS.values()]
         except ImportError:  # platformdirs
             return "platformdirs is not installed; install it with: pip install '.[evaluate]'"
         if any(file.exists() for file in files):
@@ -81,7 +81,7 @@ class World(Metric):
 
     def suits(self, video: Video) -> bool:
         kind = _world(video)
-        there = kind is not None and judge_file(folder(), kind.size, kind=kind).exists()
+        there = kind is not None and judge_file(folder(), kind=kind).exists()
         return there and bool(understood(video.prompt or "", kind or SMALL))
 
     def begin(self, video: Video) -> Meter:
@@ -89,8 +89,8 @@ class World(Metric):
         if kind is None:
             raise ValueError(f"no world's videos are {video.size}; ask `suits` first")
         if kind.name not in self._judges:
-            file = judge_file(folder(), kind.size, kind=kind)
-            self._judges[kind.name] = load_judge(file, kind.size, kind).to(video.device)
+            file = judge_file(folder(), kind=kind)
+            self._judges[kind.name] = load_judge(file, kind).to(video.device)
         return Looking(self._judges[kind.name], video)
 
 
