@@ -87,6 +87,10 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
         methods.check(decided, card)
         if group is not None:
             raise BadInput(f"method {run.method} runs in one process; start it without torchrun, or use method fifo")
+    if decided.levels not in card.tables:
+        raise BadInput(
+            f"there is no table of the paper's authors for {card.name}, which they did not run; use --levels even"
+        )
     card.check_levels((decided.steps or 1) if plan is None else plan.levels)
     guided_levels_of(decided)
     if clip_too:

@@ -217,9 +217,9 @@ def test_relatives_and_other_schedulers_are_refused(weights: str, tmp_path: Path
         load(two)
 
 
-def test_the_papers_table_is_refused(model: Wan) -> None:
+def test_the_papers_table_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(BadInput, match="levels even"):
-        model.schedule(63, "paper")
+        resolve(Run.of({"prompt": "a", "model": "wan-1.3b", "weights": "no/such-weights", "levels": "paper"}))
 
 
 def test_slower_positions_leave_the_network_as_it_was(weights: str) -> None:

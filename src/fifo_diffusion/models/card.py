@@ -62,6 +62,7 @@ class Card:
     scale: int = 1  # each pixel shown as scale x scale
     memory: Need | None = None  # None: little
     splits: tuple[int, ...] = (1,)  # over how many ranks its network can be split
+    tables: tuple[str, ...] = ("even", "paper")  # of noise levels
     lora: bool = False  # whether it takes LoRA weights
     compiles: bool = True  # whether there is a network that can be compiled
     longer: bool = False  # whether its network takes windows longer than its own

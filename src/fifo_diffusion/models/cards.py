@@ -124,6 +124,7 @@ _WAN = Card(
     lora=True,
     longer=True,
     longest=1024,  # as many positions as diffusers makes
+    tables=("even",),
     repeats=51,  # as RIFLEx's authors are said to advise (docs/methods.md); not seen here
 )
 _CARDS = (

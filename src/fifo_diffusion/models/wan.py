@@ -61,10 +61,6 @@ class Wan(LatentModel):
         """A rectified flow.  Larger pictures need more noise to hide as much, so 720p has a shift of its own; a folder
         that asks for another than the published one gets it at every size.
         """
-        if table == "paper":
-            raise BadInput(
-                "there is no table of the paper's authors for Wan, which they did not run; use --levels even"
-            )
         large = self.size is not None and self.size[0] * self.size[1] > _BETWEEN
         return rectified_flow(levels, SHIFT_720P if large and self.shift == SHIFT else self.shift)
 
