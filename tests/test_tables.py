@@ -12,6 +12,7 @@ import compare
 import long
 import long_seeds
 import paired
+import paired_kvd
 import repeats
 from fifo_diffusion.config import Run
 from fifo_diffusion.evaluate.choosing import choose
@@ -19,6 +20,7 @@ from fifo_diffusion.evaluate.evaluation import Asked, evaluate
 from fifo_diffusion.evaluate.reading import find
 from fifo_diffusion.evaluate.result import Evaluation
 from fifo_diffusion.world.art import SUBJECTS
+from report import Row, show
 
 SIDE = 64
 
@@ -188,6 +190,54 @@ def test_more_renders_of_each_caption_are_kept_to_measure_distances_from(tmp_pat
     (kept["0-0"] / "frame_000000.png").write_bytes(b"mine")
     compare.render(tmp_path, seeds=2, frames=3)
     assert (kept["0-0"] / "frame_000000.png").read_bytes() == b"mine"  # what is there stays
+
+
+def test_what_sets_share_by_seed_is_not_in_the_error_of_their_difference() -> None:
+    """Each seed has an offset that both sets have: by themselves they are known badly, their difference well."""
+    rng = torch.Generator().manual_seed(0)
+
+    def clips(offset: torch.Tensor, more: float) -> torch.Tensor:
+        return offset + more + 0.3 * torch.randn(8, 4, generator=rng, dtype=torch.float64)
+
+    offsets = {str(seed): torch.randn(4, generator=rng, dtype=torch.float64) for seed in range(8)}
+    real = {seed: clips(torch.zeros(4), 0) for seed in offsets}
+    near, far = ({seed: clips(offset, more) for seed, offset in offsets.items()} for more in (0.5, 0.6))
+    first, other = paired_kvd.rows({"near": near, "far": far}, real, "near")
+    apart, error = float(other["near minus it"]), float(other["near minus it ±"])
+    assert apart == pytest.approx(float(first["KVD"]) - float(other["KVD"]))
+    assert apart < 0
+    assert error < 0.7 * float(other["KVD ±"])
+    assert other["told apart"] == "yes"
+    (alone,) = paired_kvd.rows({"near": {"0": near["0"], "1": near["1"], "9": near["2"]}}, real, "near")
+    assert alone["seeds"] == 2  # the reference has no seed 9
+
+
+def test_a_setting_is_another_cell_than_the_method() -> None:
+    cells = [{"method": "fifo", "seed": 0, "setting": "n 4 middle", "model": "embedded", "subject": 1.0}]
+    assert compare.name_of(cells[0]) == "n 4 middle"
+    assert compare.name_of({**cells[0], "model": "embedded-df"}) == "embedded-df, n 4 middle"
+    assert "n 4 middle" in compare.NAMED
+    assert not any("tail" in name or "levels a place" in name for name in compare.NAMED)
+
+
+def test_a_way_of_fifo_is_found_again_and_not_taken_for_another(tmp_path: Path) -> None:
+    way = {"method": "fifo", "seed": 0, "setting": "n 4 middle", "model": "embedded"}
+    (kept := tmp_path / "kept.jsonl").write_text(json.dumps({**way, "subject": 1.0}) + "\n")
+    assert compare.find(way, kept) == {**way, "subject": 1.0}
+    assert compare.find({"method": "fifo", "seed": 0}, kept) is None
+    assert compare.find({**way, "model": "embedded-df"}, kept) is None
+
+
+def test_rows_that_lack_a_column_stand_under_the_right_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[Row] = [{"set": "a", "B": 1.0, "C": 2.0}, {"set": "b", "C": 7.0, "D": 9.0}]
+    show("some", rows)
+    head, one, two = capsys.readouterr().out.splitlines()[1:4]
+    assert head.split() == ["set", "B", "C", "D"]
+    assert [line.index(value) for line, value in ((one, "1.000"), (one, "2.000"))] == [
+        head.index("B") - 4,
+        head.index("C") - 4,
+    ]
+    assert (two.index("7.000"), two.index("9.000")) == (head.index("C") - 4, head.index("D") - 4)
 
 
 def test_a_video_that_comes_round_is_like_itself_a_period_later() -> None:
