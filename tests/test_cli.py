@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,18 +179,50 @@ def test_evaluate_without_a_name_has_no_gap_in_its_usage(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_leaves_a_whole_video(tmp_path: Path, how: signal.Signals) -> None:
-    command = [*PROGRAM, "generate", "-", *SMALL, "--frames", "0", "-o", "a.mp4"]
-    running = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE)
-    partial = tmp_path / "a.partial.mp4"
-    deadline = time.monotonic() + 120
-    while not (partial.exists() and partial.stat().st_size > 20_000) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    running.send_signal(how)
-    _, said = running.communicate(timeout=240)
+    with endless(tmp_path, {how: signal.SIG_DFL}) as running:
+        running.send_signal(how)
+        _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert b"Traceback" not in said
     written = json.loads((tmp_path / "a.mp4.json").read_text())["frames_written"]
     assert len(list(read_frames(tmp_path / "a.mp4"))) == written > 10
+
+
+def test_nohup_keeps_the_end_of_the_terminal_off(tmp_path: Path) -> None:
+    """And a shell that starts it in the background, where Ctrl-C is ignored, keeps no `kill -INT` off."""
+    with endless(tmp_path, {signal.SIGHUP: signal.SIG_IGN, signal.SIGINT: signal.SIG_IGN}) as running:
+        running.send_signal(signal.SIGHUP)
+        before = (tmp_path / "a.partial.mp4").stat().st_size
+        until(lambda: (tmp_path / "a.partial.mp4").stat().st_size > before + 20_000)
+        assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=60) == 130
+
+
+@contextmanager
+def endless(folder: Path, signals: dict[signal.Signals, Any]) -> Iterator[subprocess.Popen[bytes]]:
+    """A video without end that has some frames; signals: how whoever starts it has them set."""
+    command = [*PROGRAM, "generate", "-", *SMALL, "--frames", "0", "-o", "a.mp4"]
+
+    def set_signals() -> None:
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+
+    running = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, preexec_fn=set_signals)
+    partial = folder / "a.partial.mp4"
+    try:
+        until(lambda: partial.exists() and partial.stat().st_size > 20_000)
+        yield running
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def until(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_terminal_that_has_gone_does_not_end_the_video(tmp_path: Path) -> None:

@@ -30,7 +30,11 @@ def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> 
 
     keep_freed_memory()
     for stop in STOPS:
-        if signal.getsignal(stop) is not signal.SIG_IGN:  # as nohup has it
+        always = stop in (
+            signal.SIGINT,
+            signal.SIGTERM,
+        )  # also where a shell's `&` has SIGINT ignored: kill -INT is meant
+        if always or signal.getsignal(stop) is not signal.SIG_IGN:  # which is nohup's SIGHUP
             signal.signal(stop, _stop)
     progress = Progress(console, quiet)
     try:
