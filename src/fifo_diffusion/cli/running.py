@@ -30,11 +30,8 @@ def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> 
 
     keep_freed_memory()
     for stop in STOPS:
-        always = stop in (
-            signal.SIGINT,
-            signal.SIGTERM,
-        )  # also where a shell's `&` has SIGINT ignored: kill -INT is meant
-        if always or signal.getsignal(stop) is not signal.SIG_IGN:  # which is nohup's SIGHUP
+        nohup = stop not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(stop) is signal.SIG_IGN
+        if not nohup:  # Ctrl-C's is heard even where a shell's `&` has it ignored: `kill -INT` is meant
             signal.signal(stop, _stop)
     progress = Progress(console, quiet)
     try:
