@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -28,11 +29,16 @@ class _Heard(Console):
     """For people: where nobody reads any more, its pipe broken or its terminal gone, the work goes on all the same."""
 
     def print(self, *said: Any, **how: Any) -> None:
-        with suppress(OSError):
+        try:
             super().print(*said, **how)
+        except OSError:
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
+        """What is still to be said goes nowhere; else Python would find it unsaid at the end, and exit with 120."""
         self.quiet = True
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 console = _Heard(stderr=True, highlight=False)  # stdout belongs to frames
