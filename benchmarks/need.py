@@ -43,12 +43,8 @@ class Full(NamedTuple):
 
 def count(name: str) -> Need:
     """The figures of a card, in GiB, at the size the model makes unless told otherwise."""
-    card = MODELS[name]
     with torch.device("meta"), torch.no_grad():
-        full = FULL[name]()
-        width, height = (side // card.space for side in card.size)
-        z = torch.empty(1, full.channels, card.window, height, width, dtype=HALF)
-        t = torch.empty(1, card.window)
+        full, z, t = full_size(name)
         window = peak(lambda: full.evaluate(z, t))
         stays = _size(full.network)
         decode = peak(lambda: full.decode(z) if full.decode else full.autoencoder.decode(z[:, :, 0]))
@@ -61,6 +57,13 @@ def count(name: str) -> Need:
         window=_gib(window),
         decode=_gib(decode),
     )
+
+
+def full_size(name: str) -> tuple[Full, Tensor, Tensor]:
+    """A published network without its weights, and what it is shown: latents (1, C, f, H, W) and times (1, f)."""
+    card, full = MODELS[name], FULL[name]()
+    width, height = (side // card.space for side in card.size)
+    return full, torch.empty(1, full.channels, card.window, height, width, dtype=HALF), torch.empty(1, card.window)
 
 
 def peak(run: Callable[[], object]) -> int:

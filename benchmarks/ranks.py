@@ -31,7 +31,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fifo_diffusion import models
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import plan_of, resolve
 from fifo_diffusion.engine import Engine
@@ -43,7 +42,7 @@ from fifo_diffusion.protocols import Cond
 from fifo_diffusion.ranks import Ranks
 from fifo_diffusion.schedule import cosine, variance_preserving
 from fifo_diffusion.windows import Plan
-from need import FULL, HALF
+from need import HALF, full_size
 from report import Row, show
 
 CHANNELS, SIDE, WINDOW, TEXT = 12, 16, 16, 64
@@ -227,13 +226,9 @@ class Published:
 
 def count(name: str) -> Published:
     """What the full-size network takes, counted by operator."""
-    card = models.card(name)
     plan = plan_of(resolve(Run.of({"prompt": "-", "model": name})))
     with torch.device("meta"), torch.no_grad():
-        full = FULL[name]()
-        width, height = (side // card.space for side in card.size)
-        z = torch.empty(1, full.channels, card.window, height, width, dtype=HALF)
-        t = torch.empty(1, card.window)
+        full, z, t = full_size(name)
         half = _tflop(lambda: full.evaluate(z, t))
         if name.startswith("wan"):  # the halves share nothing, and a latent is decoded after others
             both = 2 * half
@@ -243,7 +238,7 @@ def count(name: str) -> Published:
         else:
             both = _tflop(lambda: full.network(z, t, torch.empty(2, 77, 1024, dtype=HALF), torch.empty(1)))
             decode = _tflop(lambda: full.autoencoder.decode(z[:, :, 0]))
-    return Published(name, len(plan.windows), both, half, decode, full.channels * longest(plan) * height * width * 4)
+    return Published(name, len(plan.windows), both, half, decode, longest(plan) * z[0, :, 0].numel() * 4)
 
 
 def _tflop(run: Callable[[], object]) -> float:

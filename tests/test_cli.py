@@ -20,6 +20,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from fifo_diffusion.cli.app import app
+from fifo_diffusion.cli.generate import _free_name
 from fifo_diffusion.cli.values import seconds_of
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.evaluate import gates as judging
@@ -94,6 +95,10 @@ def test_seconds_and_a_name_from_the_prompt(tmp_path: Path) -> None:
         (["generate", "a", "--size", "63x64"], "makes 64x64"),
         (["generate", "a", "--size", "wide"], "WIDTHxHEIGHT"),
         (["generate", "a", "--device", "cuda:9"], "is not here"),
+        (["generate", "a", "--device", "gpu"], "did you mean cuda?"),
+        (["generate", "a", "--model", "wan"], "did you mean wan-1.3b or wan-14b?"),
+        (["generate", "a", "-o", ".mp4"], ".mp4 is an extension without a name before it; give one, such as video.mp4"),
+        (["generate", "a", "--model", "wan-1.3b", "--weights", "./nothere"], "there are no weights at ./nothere"),
         (["generate", "a", "-o", "no/such/folder/a.mp4"], "no/such"),
         (["generate", "a", "-o", "a.avi"], ".mp4"),
         (["generate", "a", "--frames", "3", "--seconds", "1"], "give one of them"),
@@ -228,7 +233,10 @@ def until(there: Callable[[], bool]) -> None:
 def test_a_terminal_that_has_gone_does_not_end_the_video(tmp_path: Path) -> None:
     """Its pipe is broken when the warning of a word that the model does not know is said."""
     command = [*PROGRAM, "generate", "a zebra over a forest", "-n", "1", "--begin", "noise", "--guidance", "1"]
-    running = subprocess.Popen([*command, "--frames", "2", "-o", "a.mp4"], cwd=tmp_path, stderr=subprocess.PIPE)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    running = subprocess.Popen(
+        [*command, "--frames", "2", "-o", "a.mp4"], cwd=tmp_path, stderr=subprocess.PIPE, env=buffered
+    )
     assert running.stderr is not None
     running.stderr.close()
     assert running.wait(timeout=240) == 0
@@ -240,6 +248,16 @@ def test_a_prompt_is_told_in_any_code(tmp_path: Path) -> None:
     told = fifo("info", "a.mp4", cwd=tmp_path, PYTHONIOENCODING="cp1252")
     assert told.returncode == 0, told.stderr
     assert b"\\u9be8" in told.stdout
+
+
+def test_a_name_that_another_run_is_making_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that run keeps nothing to go on with; else its name is refused, in words."""
+    monkeypatch.chdir(tmp_path)
+    assert _free_name("A red balloon!") == "a-red-balloon.mp4"
+    (tmp_path / "a-red-balloon.partial.mp4").touch()
+    assert _free_name("A red balloon!") == "a-red-balloon-2.mp4"
+    (tmp_path / "a-red-balloon.mp4.run").mkdir()
+    assert _free_name("A red balloon!") == "a-red-balloon.mp4"
 
 
 HOW = rb"cpu, float32, (one window|\d windows) at .*, not compiled \(--device, .*--memory\)"
@@ -291,7 +309,7 @@ def said_live(folder: Path, *arguments: str, typed: bytes) -> tuple[list[tuple[s
 
 
 def test_live_prompts_come_from_stdin_and_the_video_goes_on_without_it(tmp_path: Path) -> None:
-    typed = b"2\n\n  \nnothing like it\n"
+    typed = b"\xef\xbb\xbf2\n\n  \nnothing like it\n"  # PowerShell marks what it pipes
     reached, cue = said_live(tmp_path, "generate", "-", *SMALL, "--frames", "400", "-o", "a.mp4", typed=typed)
     assert [prompt for prompt, _ in reached] == ["2", "nothing like it"]
     assert str(cue["at"]) == reached[-1][1]

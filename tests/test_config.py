@@ -27,6 +27,7 @@ def test_a_table_of_prompts_begins_with_the_prompt() -> None:
         ({"prompt": "  "}, "empty"),
         ({}, "prompt is missing"),
         ({"prompt": "a", "colour": 1}, "'colour' is unknown; the settings are prompt"),
+        ({"prompt": "a", "clip": "caf\udce9.mp4"}, "a character that no file takes"),
         ({"prompt": "a", "guidence": 3}, "'guidence' is unknown; did you mean guidance?"),
         ({"prompt": "a", "seconds": 3}, "'seconds' is unknown; give frames, which are seconds x fps"),
         ({"prompt": "a", "steps": 20}, "FIFO has window x partitions noise levels, so give it other partitions"),

@@ -20,6 +20,7 @@ import pytest
 import torch
 from typer.main import get_command
 
+import fifo_diffusion as fifo
 from fifo_diffusion import api, checkpoint
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
@@ -134,6 +135,14 @@ def test_what_another_launcher_left_in_the_environment_is_no_job(monkeypatch: py
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     assert joining.__wrapped__() is None
+
+
+def test_a_program_of_the_users_own_under_torchrun_is_none_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ranks may each make another video, or none: nobody waits for them."""
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("fifo_diffusion.job._join", lambda: pytest.fail("it waits for the others"))
+    assert len(list(fifo.stream("0", model="gauss", size=(8, 8), partitions=1, frames=2))) == 2
 
 
 def test_a_rank_that_falls_silent_is_given_up(tmp_path: Path) -> None:

@@ -46,6 +46,19 @@ def test_neither_reads_nor_moves_the_global_generator() -> None:
     assert torch.equal(SeededNoise(0)(0, 0, LIKE), a)
 
 
+def test_whatever_the_defaults_of_torch_are_it_is_the_same() -> None:
+    like = torch.zeros(1, 4, 8, 8)
+    usual = SeededNoise(3)(5, 2, like)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        made = SeededNoise(3)(5, 2, like)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(made, usual)
+
+
 def test_it_is_the_unit_normal_and_names_are_independent() -> None:
     like = torch.empty(1, 1, 100, 100)
     names = [(frame, level) for frame in range(4) for level in range(4)]

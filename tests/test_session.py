@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fifo_diffusion as fifo
-from fifo_diffusion import api, sidecar
+from fifo_diffusion import api, models, sidecar
 from fifo_diffusion.config import OF_OTHERS, Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.decode import psnr, to_frames, to_pixels
@@ -147,6 +147,14 @@ def test_a_video_that_cannot_be_written_leaves_the_old_one_and_its_sidecar(
     assert sidecar.read(tmp_path / "a.mp4.json") == old
 
 
+def test_a_sidecar_that_an_editor_marked_is_read(tmp_path: Path) -> None:
+    made = fifo.generate("0", tmp_path / "a.mp4", model="gauss", size=(16, 16), partitions=1, frames=2, scale=2.0)  # type: ignore[arg-type]
+    file = tmp_path / "a.mp4.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert sidecar.read(file) == made
+    assert made.scale == 2
+
+
 def test_a_sidecar_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"prompt": "a"}))
     with pytest.raises(BadInput, match="not a sidecar"):
@@ -198,6 +206,21 @@ def test_the_frames_before_a_breakdown_stay_in_the_file(tmp_path: Path, monkeypa
     frames = list(read_frames(tmp_path / "a.mp4"))
     assert 5 < len(frames) < 60
     assert sidecar.read(tmp_path / "a.mp4.json").frames_written == len(frames)
+
+
+def test_loading_and_streaming_leave_torchs_random_numbers_alone() -> None:
+    torch.manual_seed(0)
+    wanted = torch.randn(3)
+    torch.manual_seed(0)
+    models.load("embedded", torch.device("cpu"), torch.float32)
+    assert torch.equal(torch.randn(3), wanted)
+
+
+def test_latents_that_are_only_computed_are_not_all_kept() -> None:
+    session = Session(resolve(Run.of({"prompt": "0", "model": "gauss", "size": (8, 8), "partitions": 1})))
+    for _ in itertools.islice(session.latents(session.start()), 40):
+        pass
+    assert len(session.trail._states) <= 2
 
 
 def test_watch_hears_every_stage_in_order() -> None:

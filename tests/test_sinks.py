@@ -555,6 +555,9 @@ def test_the_check_of_an_output_leaves_nothing_and_takes_the_name_of_a_file_that
 def test_a_name_that_is_too_long_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="too long"):
         check_output(str(tmp_path / ("n" * 300 + ".mp4")))
+    with pytest.raises(OutputError, match="too long"):  # itself not, but what is written beside it
+        check_output(str(tmp_path / ("n" * 240 + ".mp4")))
+    check_output(str(tmp_path / ("n" * 220 + ".mp4")))
 
 
 def test_no_name_is_refused() -> None:

@@ -1,15 +1,18 @@
 """The captioned world: what a caption says is what the pixels show.  Sprites are made here; no art is fetched."""
 
+import os
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models.embedded.text import words
 from fifo_diffusion.world import clips
-from fifo_diffusion.world.art import COLOURS, SUBJECTS, Sprites
+from fifo_diffusion.world.art import COLOURS, SUBJECTS, Sprites, unpacked
 from fifo_diffusion.world.captions import plain, say, vocabulary
 from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, MOTIONS, SPEEDS, TRAIN_VARIANTS, Caption, World
 from fifo_diffusion.world.kinds import LARGE, SMALL, Kind
@@ -107,6 +110,37 @@ def test_the_camera_never_comes_to_an_end(sprites: Sprites) -> None:
     late, early = np.stack(seen[-300:]).astype(float), np.stack(seen[:300]).astype(float)
     assert abs(late.mean() - early.mean()) < 3
     assert np.abs(seen[-1].astype(float) - seen[-2]).mean() > 1
+
+
+NPM = """#!/bin/sh
+echo "$3" >> "$FETCHED"
+mkdir -p package/assets
+echo picture > "package/assets/$3.webp"
+tar cf "$3.tgz" package
+echo "$3.tgz"
+[ "$3" != "$BREAKS" ]
+"""
+
+
+def test_art_is_fetched_once_and_what_was_fetched_before_a_break_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a stand-in for npm, for there may be no registry: it packs what it is asked for."""
+    (tmp_path / "bin").mkdir()
+    (npm := tmp_path / "bin" / "npm").write_text(NPM)
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FETCHED", str(tmp_path / "fetched"))
+    monkeypatch.setenv("BREAKS", "two")
+    files = [f"{name}.webp" for name in ("one", "two")]
+    with pytest.raises(BadInput, match="the art package two could not be fetched with npm"):
+        unpacked(tmp_path / "art", ("one", "two"), files)
+    monkeypatch.setenv("BREAKS", "")
+    pictures = unpacked(tmp_path / "art", ("one", "two"), files)
+    assert unpacked(tmp_path / "art", ("one", "two"), files) == pictures
+    assert (tmp_path / "fetched").read_text().split() == ["one", "two", "two"]
+    assert sorted(file.name for file in pictures.glob("*.webp")) == files
+    assert [file.name for file in (tmp_path / "art").iterdir()] == ["package"]  # no archive, and nothing half done
 
 
 def test_the_subject_is_where_it_is_said_to_be(sprites: Sprites) -> None:
