@@ -81,12 +81,12 @@ def cost(cell: Cell) -> Cell:
 
 def quality(cell: Cell, folder: Path) -> Cell:
     """Scores of one video, and their drift; its contact sheet goes into the folder."""
-    sprites = SMALL.sprites(folder)
+    art = SMALL.art(folder)
     rng = np.random.default_rng(1000 + cell["seed"])
-    caption = World(sprites).draw_caption(rng)
+    caption = World(art).draw_caption(rng)
     began = time.process_time()
     if cell["method"] == "world":
-        video = World(sprites, variants=HELD_OUT_VARIANTS).clip(caption, rng, cell["frames"])
+        video = World(art, variants=HELD_OUT_VARIANTS).clip(caption, rng, cell["frames"])
     else:
         said = {"prompt": plain(caption), "seed": cell["seed"], "frames": cell["frames"]}
         if "setting" in cell:
@@ -97,7 +97,7 @@ def quality(cell: Cell, folder: Path) -> Cell:
             said |= {"partitions": n} if cell["method"] == "fifo" else {"steps": n * card("embedded").window}
         video = np.stack(list(Session(resolve(Run.of(said))).frames()))
     out = {**cell, "caption": plain(caption), "seconds": time.process_time() - began}
-    for name, values in right(trained_judge(sprites, folder), video, caption).items():
+    for name, values in right(trained_judge(art, folder), video, caption).items():
         out |= {name: float((values > 0.5).mean()), f"{name} drift": drift(values)}
     for name, measure in MEASURES.items():
         values = measure(video)
@@ -111,7 +111,7 @@ def quality(cell: Cell, folder: Path) -> Cell:
 
 def render(folder: Path, seeds: int, frames: int) -> None:
     """More real renders of the same captions, none of them the `world` that is compared."""
-    world = World(SMALL.sprites(folder), variants=HELD_OUT_VARIANTS)
+    world = World(SMALL.art(folder), variants=HELD_OUT_VARIANTS)
     for seed in range(seeds):
         caption = world.draw_caption(np.random.default_rng(1000 + seed))
         for number in range(RENDERS):

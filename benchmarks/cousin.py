@@ -97,8 +97,8 @@ def main() -> None:
                     print(file, flush=True)
     torch.set_grad_enabled(False)
     model, size = models.load("embedded", torch.device("cpu"), torch.float32), models.card("embedded").size[0]
-    sprites = SMALL.sprites(arguments.folder)
-    eyes = Eyes(model, trained_judge(sprites, arguments.folder), World(sprites, size))
+    art = SMALL.art(arguments.folder)
+    eyes = Eyes(model, trained_judge(art, arguments.folder), World(art, size))
     renders = {prompt: real(eyes, CAPTIONS[prompt]) for prompt in prompts}
     each: dict[str, Values] = {
         "real renders": {s: eyes.real(CAPTIONS[s % len(CAPTIONS)], s) for s in seeds},

@@ -75,9 +75,9 @@ def judged(judge: Judge, caption: Caption, frames: Frames) -> dict[str, float]:
 
 def extended(folder: Path, clips: int, count: int, partitions: int) -> list[Row]:
     own = card("embedded")
-    sprites = SMALL.sprites(folder)
-    judge = trained_judge(sprites, folder)
-    world, rng = World(sprites, own.size[0], HELD_OUT_VARIANTS), np.random.default_rng(5)
+    art = SMALL.art(folder)
+    judge = trained_judge(art, folder)
+    world, rng = World(art, own.size[0], HELD_OUT_VARIANTS), np.random.default_rng(5)
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for number in range(clips):
         caption = world.draw_caption(rng)

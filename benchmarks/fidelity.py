@@ -379,8 +379,8 @@ def main() -> None:
     model = models.load("embedded", torch.device("cpu"), torch.float32, weights)
     kept = arguments.judge or arguments.folder
     size = models.card("embedded").size[0]
-    sprites = SMALL.sprites(kept)
-    eyes = Eyes(model, trained_judge(sprites, kept), World(sprites, size))
+    art = SMALL.art(kept)
+    eyes = Eyes(model, trained_judge(art, kept), World(art, size))
     each: dict[str, Values] = {}
     rows = list(measure(folder, eyes, range(arguments.seeds), arguments.only, each))
     about = "" if arguments.against is None else f", beside {arguments.against}"

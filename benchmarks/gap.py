@@ -43,7 +43,7 @@ TIMESTEPS, BANDS = 1000, 4
 def real_clips(model: Embedded, folder: Path, size: int, count: int) -> Iterator[tuple[str, Tensor]]:
     """What it shows, and its latents (1, C, f, H, W)."""
     kind = KINDS[model.world]
-    for caption, frames in held_out(kind.sprites(folder), size, count, models.card("embedded").window, kind):
+    for caption, frames in held_out(kind.art(folder), size, count, models.card("embedded").window, kind):
         yield plain(caption), model.encode(to_pixels(frames)[None])
 
 

@@ -86,7 +86,7 @@ def main() -> None:
     given = parser.parse_args()
     model = Embedded(given.weights or SHIPPED[given.model], torch.device("cpu"), torch.float32)
     kind = KINDS[model.world]
-    world = World(kind.sprites(given.folder), kind.size, HELD_OUT_VARIANTS, kind)
+    world = World(kind.art(given.folder), kind.size, HELD_OUT_VARIANTS, kind)
     rng, draw = np.random.default_rng(given.seed), torch.Generator().manual_seed(given.seed)
     rises: dict[tuple[str, int], list[float]] = {(name, t): [] for name in wrong(kind) for t in TIMES}
     for i in range(given.clips):

@@ -30,7 +30,7 @@ from fifo_diffusion.evaluate.consistency import apart
 from fifo_diffusion.evaluate.distances import FrameDistance, VideoDistance
 from fifo_diffusion.evaluate.metric import Gather, SetMetric, Video
 from fifo_diffusion.evaluate.networks import efficientnet, obtain
-from fifo_diffusion.world.art import SUBJECTS, fetch, load_sprites
+from fifo_diffusion.world.art import SUBJECTS, fetch, load
 from fifo_diffusion.world.clips import Caption, World
 from fifo_diffusion.world.scenes import SCENES
 from report import Row, show
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64)
     arguments = parser.parse_args()
     try:
-        world = World(load_sprites(fetch(arguments.folder), arguments.side), arguments.side)
+        world = World(load(fetch(arguments.folder), arguments.side), arguments.side)
         if arguments.what == "distances":
             rows = list(distances(world, arguments.clips or 64))
         else:

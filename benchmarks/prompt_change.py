@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=card("embedded").partitions)
     parser.add_argument("--only", choices=list(CHANGES))
     given = parser.parse_args()
-    judge = trained_judge(SMALL.sprites(given.folder), given.folder)
+    judge = trained_judge(SMALL.art(given.folder), given.folder)
     rows: list[Row] = []
     for what in CHANGES if given.only is None else (given.only,):
         videos: list[list[Seen]] = []

@@ -27,6 +27,7 @@ from fifo_diffusion.evaluate import gates as judging
 from fifo_diffusion.evaluate import stream_gates
 from fifo_diffusion.models.embedded.model import WEIGHTS
 from fifo_diffusion.sinks import read_frames
+from fifo_diffusion.world.art import Art
 from fifo_diffusion.world.kinds import KINDS
 
 PROGRAM = [sys.executable, "-m", "fifo_diffusion"]
@@ -438,7 +439,7 @@ def test_the_streams_of_the_gates_are_of_the_model_that_is_judged(
         told.update(settings)
         return iter(())
 
-    small = replace(KINDS["small"], fetch=lambda _: tmp_path, load_sprites=lambda *_: {})
+    small = replace(KINDS["small"], fetch=lambda _: tmp_path, load=lambda *_: Art({}))
     monkeypatch.setattr("fifo_diffusion.world.kinds.KINDS", {"small": small})
     monkeypatch.setattr(stream_gates, "streams", streams)
     monkeypatch.setattr(stream_gates, "stream_gates", lambda *_: ())

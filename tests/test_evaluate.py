@@ -51,6 +51,7 @@ from fifo_diffusion.evaluate.temporal import Flicker, Standing
 from fifo_diffusion.evaluate.vbench import VBench
 from fifo_diffusion.evaluate.world import STEADY, Looking, first_shown
 from fifo_diffusion.sinks import open_sink
+from fifo_diffusion.world.art import Art
 from fifo_diffusion.world.captions import plain, say, understood
 from fifo_diffusion.world.clips import World
 from fifo_diffusion.world.kinds import KINDS, LARGE, Kind
@@ -236,7 +237,7 @@ def test_quantities_have_names_of_their_own() -> None:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_a_caption_is_understood_as_it_was_meant(kind: Kind) -> None:
-    world, rng = World({}, kind=kind), np.random.default_rng(0)
+    world, rng = World(Art({}), kind=kind), np.random.default_rng(0)
     for _ in range(600):
         caption = world.draw_caption(rng)
         meant = {name: getattr(caption, name) for name in JUDGED if name != "speed" or caption.motion != "still"}
@@ -249,6 +250,11 @@ def test_what_is_said_of_the_scene_is_not_said_of_the_subject() -> None:
     assert understood("a bee over a green forest", LARGE) == {"subject": "bee", "scene": "forest"}
     assert understood("a red car over the blue sea") == {"subject": "car", "colour": "red", "scene": "ocean"}
     assert understood("a cloud is falling in falling snow", LARGE)["motion"] == "down"
+
+
+def test_a_way_by_itself_is_a_motion_where_no_caption_tells_one() -> None:
+    assert understood("a bee flies left over a farm", LARGE)["motion"] == "left"
+    assert understood("on the left a bee moving right over a farm", LARGE)["motion"] == "right"
 
 
 def test_other_words_are_not_understood() -> None:

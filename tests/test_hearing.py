@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import hearing
+from fifo_diffusion.world.art import Art
 from fifo_diffusion.world.clips import World
 from fifo_diffusion.world.kinds import KINDS, Kind
 
@@ -14,7 +15,7 @@ from fifo_diffusion.world.kinds import KINDS, Kind
 def test_one_thing_is_wrong_at_a_time(kind: Kind) -> None:
     rng, seen = np.random.default_rng(0), set()
     for i in range(40):
-        caption = replace(World({}, kind.size, kind=kind).draw_caption(rng), motion=hearing.WAYS[i % 4])
+        caption = replace(World(Art({}), kind.size, kind=kind).draw_caption(rng), motion=hearing.WAYS[i % 4])
         for name, said in hearing.wrong(kind).items():
             if (mistaken := said(caption)) is None:
                 continue

@@ -27,7 +27,8 @@ from fifo_diffusion.training import recipe as recipes
 from fifo_diffusion.training.__main__ import export, main, take_over
 from fifo_diffusion.training.recipe import Recipe
 from fifo_diffusion.world import animated
-from fifo_diffusion.world.art import Sprites
+from fifo_diffusion.world.art import Art
+from fifo_diffusion.world.backdrops import PAINTINGS
 from fifo_diffusion.world.captions import plain, say, vocabulary
 from fifo_diffusion.world.clips import MOTIONS, Caption, World
 from fifo_diffusion.world.kinds import KINDS, LARGE, SMALL
@@ -64,43 +65,55 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
         frames[0].save(
             folder / subject.file, save_all=True, append_images=frames[1:], lossless=True, duration=40, kmax=1
         )
+    for painting in PAINTINGS.values():
+        for file in painting.files:
+            background().save(folder / file)
     return folder
 
 
+def background() -> Image.Image:
+    """A painted one's kind: a wall of other colours from left to right, and below the horizon a lighter ground."""
+    wide, high = 220, 120
+    y, x = np.mgrid[:high, :wide]
+    ground = y > 0.3 * high
+    rgb = np.stack([40 + 150 * ((x // 22) % 2), 60 + 40 * ground, 90 + 100 * ground], axis=2)
+    return Image.fromarray(rgb.astype(np.uint8))
+
+
 @pytest.fixture(scope="module")
-def sprites(pictures: Path) -> Iterator[Sprites]:
+def art(pictures: Path) -> Iterator[Art]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(animated, "LOOP", 3)
-        yield LARGE.load_sprites(pictures, 128)
+        yield LARGE.load(pictures, 128)
 
 
-def test_subjects_move_by_themselves_face_left_and_take_colours(sprites: Sprites) -> None:
+def test_subjects_move_by_themselves_face_left_and_take_colours(art: Art) -> None:
     assert len(LARGE.subjects) >= 24
-    car, rocket = sprites["car", animated.NATURAL], sprites["rocket", animated.NATURAL]
+    car, rocket = art.sprites["car", animated.NATURAL], art.sprites["rocket", animated.NATURAL]
     assert car.shape == (3, 60, 60, 4)
     covered = car[..., 3].sum(axis=(1, 2))
     assert covered[0] < covered[-1]
     assert car[0, 30, :10, 3].mean() > 0.9 > 0.1 > car[0, 30, -10:, 3].mean()
     assert rocket[0, 30, :10, 3].mean() < 0.1 < 0.9 < rocket[0, 30, -10:, 3].mean()  # drawn facing right
-    assert sprites["car", "blue"][0, 30, 5, 2] > 0.8 > sprites["car", animated.NATURAL][0, 30, 5, 2]
-    assert ("pig", "blue") not in sprites
+    assert art.sprites["car", "blue"][0, 30, 5, 2] > 0.8 > car[0, 30, 5, 2]
+    assert ("pig", "blue") not in art.sprites
 
 
-def test_captions_hold_known_words_and_what_is_drawn(sprites: Sprites) -> None:
-    known, rng, world = set(vocabulary(LARGE)), np.random.default_rng(0), World({}, 128, kind=LARGE)
+def test_captions_hold_known_words_and_what_is_drawn(art: Art) -> None:
+    known, rng, world = set(vocabulary(LARGE)), np.random.default_rng(0), World(Art({}), 128, kind=LARGE)
     drawn = [world.draw_caption(rng) for _ in range(400)]
     for caption in drawn:
-        assert (caption.subject, caption.colour) in sprites
+        assert (caption.subject, caption.colour) in art.sprites
         assert set(say(caption, rng, kind=LARGE).split()) | set(plain(caption).split()) <= known
-        assert not (caption.scene in ("space", "city", "reef") and (caption.light or caption.weather))
-    for name, values in (("scene", 10), ("light", 3), ("weather", 4), ("subject", 24), ("colour", 7)):
+        assert not (caption.scene in ("space", "city", "reef", "castle") and (caption.light or caption.weather))
+    for name, values in (("scene", 13), ("light", 3), ("weather", 4), ("subject", 24), ("colour", 7)):
         assert len({getattr(caption, name) for caption in drawn}) == values
 
 
-def test_light_dims_fog_greys_and_what_falls_falls(sprites: Sprites) -> None:
+def test_light_dims_fog_greys_and_what_falls_falls(art: Art) -> None:
     def clip(light: str = "", weather: str = "") -> np.ndarray:
         caption = Caption("pig", "", "desert", "still", "", light, weather)
-        return World(sprites, 128, kind=LARGE).clip(caption, np.random.default_rng(3), 4).astype(float)
+        return World(art, 128, kind=LARGE).clip(caption, np.random.default_rng(3), 4).astype(float)
 
     day, night, fog = clip(), clip("night"), clip("", "fog")
     assert night.mean() < 0.6 * day.mean()
@@ -116,8 +129,8 @@ def test_light_dims_fog_greys_and_what_falls_falls(sprites: Sprites) -> None:
 
 def test_the_first_world_is_as_it_was() -> None:
     """The judge, the gap and the fidelity tables are of these pictures."""
-    sprites = {(s, c): np.zeros((30, 30, 4), np.float32) for s in SMALL.subjects for c in SMALL.colours(s)}
-    clip = World(sprites).clip(Caption("car", "red", "city", "right", "quickly"), np.random.default_rng(5), 3)
+    art = Art({(s, c): np.zeros((30, 30, 4), np.float32) for s in SMALL.subjects for c in SMALL.colours(s)})
+    clip = World(art).clip(Caption("car", "red", "city", "right", "quickly"), np.random.default_rng(5), 3)
     assert clip.shape == (3, 64, 64, 3)
     assert int(clip.astype(np.int64).sum()) == FIRST_WORLD
 
@@ -192,11 +205,11 @@ def test_words_never_trained_on_are_heard_as_the_nearest_that_was() -> None:
 
 
 @torch.no_grad()
-def _answers_stand_for_pictures(sprites: Sprites, folder: Path) -> None:
+def _answers_stand_for_pictures(art: Art, folder: Path) -> None:
     """Of clips that were hardly noised the latents are near those of the pictures beside them, and of no others."""
     export(TOY, folder, folder / "unpolished", "autoencoder")
     model = load_large(CPU, torch.float32, str(folder / "unpolished"))
-    list(answers.make(model, World(sprites, 128, kind=LARGE), TOY, folder))
+    list(answers.make(model, World(art, 128, kind=LARGE), TOY, folder))
     latents, shown = answers.read(folder)
     assert latents.shape == (24, 12, 16, 16)
     assert shown.shape == (24, 128, 128, 3)
@@ -204,8 +217,8 @@ def _answers_stand_for_pictures(sprites: Sprites, folder: Path) -> None:
     assert 0 < (latents - true).square().mean() < 0.2 * (latents - true.roll(6, dims=0)).square().mean()
 
 
-def test_a_piece_of_a_picture_comes_with_that_piece_of_its_latents(sprites: Sprites) -> None:
-    pictures = autoencoder.Pictures(TOY, sprites)
+def test_a_piece_of_a_picture_comes_with_that_piece_of_its_latents(art: Art) -> None:
+    pictures = autoencoder.Pictures(TOY, art)
     where = torch.arange(256.0).view(1, 1, 16, 16)
     shown = (
         where.byte().repeat_interleave(8, dim=2).repeat_interleave(8, dim=3).permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
@@ -218,7 +231,7 @@ def test_a_piece_of_a_picture_comes_with_that_piece_of_its_latents(sprites: Spri
     assert len({float(piece[0, 0, 0]) for piece in latents}) > 1
 
 
-def test_answers_are_in_the_scale_of_latents(sprites: Sprites, tmp_path: Path) -> None:
+def test_answers_are_in_the_scale_of_latents(art: Art, tmp_path: Path) -> None:
     """An autoencoder that tells its latents one deviation lower, and answers that do too, are polished to the same."""
     rng, polished = np.random.default_rng(0), []
     latents = torch.from_numpy(rng.integers(-128, 128, (4, 12, 16, 16)) / 64)
@@ -228,18 +241,18 @@ def test_answers_are_in_the_scale_of_latents(sprites: Sprites, tmp_path: Path) -
         mean = {"mean": torch.full((12, 1, 1), 0.5 * lower), "deviation": torch.full((12, 1, 1), 0.5)}
         save_file(weights | mean, tmp_path / "autoencoder.safetensors")
         save_file({"latents": (latents - lower).half(), "pictures": shown}, tmp_path / "answers.safetensors")
-        list(autoencoder.polish(TOY, sprites, tmp_path))
+        list(autoencoder.polish(TOY, art, tmp_path))
         polished.append(load_file(tmp_path / "polished.safetensors"))
     one, other = ({name: value for name, value in made.items() if name.startswith("decoder")} for made in polished)
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def _is_polished_once_more(weights: Path, sprites: Sprites, clips: Path) -> None:
+def _is_polished_once_more(weights: Path, art: Art, clips: Path) -> None:
     """The decoder alone is another one."""
     (folder := clips / "polish").mkdir()
     take_over(TOY, weights, folder, polish=True)
     shutil.copy(clips / "answers.safetensors", folder)
-    list(autoencoder.polish(TOY, sprites, folder))
+    list(autoencoder.polish(TOY, art, folder))
     export(TOY, folder, folder / "weights")
     changed = set()
     for name in ("autoencoder", "text", "transformer"):
@@ -290,16 +303,16 @@ def _sharpening_is_added_to(weights: Path, clips: Path) -> None:
     assert after["detail.enter.weight"].any()
 
 
-def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sprites, tmp_path: Path) -> None:
+def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(art: Art, tmp_path: Path) -> None:
     listed = sorted({*vocabulary(LARGE), "tower"})
     (tmp_path / "words.txt").write_text("\n".join(listed))
     torch.manual_seed(0)
     vectors = torch.randn(len(listed), 8) * (torch.arange(8) > 0)
     vectors[listed.index("tower")] = torch.eye(8)[0]  # like nothing else
     save_file({"table": torch.nn.functional.normalize(vectors, dim=-1).half()}, tmp_path / "words.safetensors")
-    assert "dB" in list(autoencoder.train(TOY, sprites, tmp_path, WEIGHTS))[-1]
+    assert "dB" in list(autoencoder.train(TOY, art, tmp_path, WEIGHTS))[-1]
     net = diffusion.encoder(TOY, tmp_path)
-    list(diffusion.encode_clips(World(sprites, 128, kind=LARGE), net, TOY, tmp_path))
+    list(diffusion.encode_clips(World(art, 128, kind=LARGE), net, TOY, tmp_path))
     assert load_file(tmp_path / "clips.safetensors")["latents"].shape == (2, 12, 16, 16, 16)
 
     still = dataclasses.replace(TOY, muon_rate=0.0, adam_rate=0.0, steps=1)
@@ -312,12 +325,12 @@ def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sp
 
     (tmp_path / "diffusion.pt").unlink()
     list(diffusion.train(TOY, tmp_path, begin=WEIGHTS))
-    _answers_stand_for_pictures(sprites, tmp_path)
-    list(autoencoder.polish(TOY, sprites, tmp_path))
+    _answers_stand_for_pictures(art, tmp_path)
+    list(autoencoder.polish(TOY, art, tmp_path))
     export(TOY, tmp_path, tmp_path / "weights")
     _goes_on_from(tmp_path / "weights", tmp_path)
     _sharpening_is_added_to(tmp_path / "weights", tmp_path)
-    _is_polished_once_more(tmp_path / "weights", sprites, tmp_path)
+    _is_polished_once_more(tmp_path / "weights", art, tmp_path)
     weights = str(tmp_path / "weights")
     model = load_large(CPU, torch.float32, weights)
     with pytest.raises(ModelError, match="--model embedded-large"):
@@ -331,7 +344,7 @@ def test_the_recipe_grows_the_small_model_and_exports_one_that_loads(sprites: Sp
         out = model.denoiser(model.schedule(64, "even"))(z, torch.full((1, 16), 500.0), model.embed(["a pig"]))
     assert out.shape == z.shape
     assert out.isfinite().all()
-    world = World(sprites, 128, kind=LARGE)
+    world = World(art, 128, kind=LARGE)
     (asked,) = drawn(world, 1)
     ((caption, clip),) = base_clips(model, [asked], [plain(asked)], 128, Sampling(1.0, 1, 1.0))
     assert caption == asked
@@ -375,7 +388,7 @@ def test_a_recipe_that_is_wrong_is_refused(tmp_path: Path, text: str, wrong: str
 
 
 @torch.no_grad()
-def test_the_judge_of_each_world_knows_its_values_and_counts_what_is_there(sprites: Sprites, tmp_path: Path) -> None:
+def test_the_judge_of_each_world_knows_its_values_and_counts_what_is_there(art: Art, tmp_path: Path) -> None:
     assert judged(SMALL) == JUDGED
     assert judge_file(tmp_path, 2, LARGE) != judge_file(tmp_path, 2, SMALL)
     assert judge_file(tmp_path, 2, LARGE) != judge_file(tmp_path, 2, dataclasses.replace(LARGE, wakes=False))
@@ -409,7 +422,7 @@ def test_words_no_caption_held_are_unheard_and_none_is_warned_of() -> None:
     assert set(UNHEARD) <= set(LARGE.subjects) | set(LARGE.scenes)
     for ways in UNHEARD.values():
         assert all(set(words.split()) - heard for words in ways)
-    rng, world = np.random.default_rng(0), World({}, 128, kind=LARGE)
+    rng, world = np.random.default_rng(0), World(Art({}), 128, kind=LARGE)
     drawn = [caption for _ in range(60) if can_be_unheard(caption := world.draw_caption(rng))]
     assert 20 < len(drawn) < 60
     for caption in drawn:
@@ -421,15 +434,15 @@ def test_words_no_caption_held_are_unheard_and_none_is_warned_of() -> None:
 
 def test_a_subject_is_asked_for_where_it_was_never_shown() -> None:
     rng = np.random.default_rng(0)
-    met = {(c.subject, c.scene) for _ in range(3000) if (c := World({}, 128, kind=LARGE).draw_caption(rng))}
+    met = {(c.subject, c.scene) for _ in range(3000) if (c := World(Art({}), 128, kind=LARGE).draw_caption(rng))}
     unmet = {
-        (c.subject, c.scene) for _ in range(300) if (c := World({}, 128, kind=LARGE, unmet=True).draw_caption(rng))
+        (c.subject, c.scene) for _ in range(300) if (c := World(Art({}), 128, kind=LARGE, unmet=True).draw_caption(rng))
     }
     assert unmet == LARGE.unmet
     assert len(unmet) == len(LARGE.subjects)
     both = {(subject, scene) for subject in LARGE.subjects for scene in LARGE.scenes}
     assert met == both - unmet
-    every = World({}, 128, kind=LARGE, unmet=None)
+    every = World(Art({}), 128, kind=LARGE, unmet=None)
     captions = [every.draw_caption(rng) for _ in range(3000)]
     assert {(caption.subject, caption.scene) for caption in captions} == both
 

@@ -21,7 +21,8 @@ from fifo_diffusion.training import autoencoder, diffusion
 from fifo_diffusion.training.__main__ import export, main
 from fifo_diffusion.training.muon import Muon
 from fifo_diffusion.training.recipe import Recipe
-from fifo_diffusion.world.art import SUBJECTS, Sprites, load_sprites
+from fifo_diffusion.world.art import SUBJECTS, Art
+from fifo_diffusion.world.art import load as load_art
 from fifo_diffusion.world.clips import Caption, World
 
 CAPTIONS = np.array([["car", "red", "forest", "left", ""]] * 4)  # of four clips
@@ -39,7 +40,7 @@ TOY = dataclasses.replace(
 
 
 @pytest.fixture(scope="module")
-def sprites(tmp_path_factory: pytest.TempPathFactory) -> Sprites:
+def art(tmp_path_factory: pytest.TempPathFactory) -> Art:
     """Pictures of the art's kind, drawn here: a disc in the hue that takes the colour, with a grey rim."""
     folder = tmp_path_factory.mktemp("art")
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
@@ -49,28 +50,28 @@ def sprites(tmp_path_factory: pytest.TempPathFactory) -> Sprites:
         picture = Image.fromarray(hsv, "HSV").convert("RGBA")
         picture.putalpha(Image.fromarray((np.hypot(x, y) < 0.95).astype(np.uint8) * 255))
         picture.save(folder / subject.file, lossless=True)
-    return load_sprites(folder, TOY.size)
+    return load_art(folder, TOY.size)
 
 
-def test_sprites_take_their_colours(sprites: Sprites) -> None:
+def test_sprites_take_their_colours(art: Art) -> None:
     for subject in SUBJECTS:
-        red, green, blue = (sprites[subject, colour][15, 15, :3] for colour in ("red", "green", "blue"))
+        red, green, blue = (art.sprites[subject, colour][15, 15, :3] for colour in ("red", "green", "blue"))
         assert [int(c.argmax()) for c in (red, green, blue)] == [0, 1, 2]
-        assert sprites[subject, "white"][15, 15, :3].min() > 0.8
-        rim = sprites[subject, "red"][15, 2, :3]
+        assert art.sprites[subject, "white"][15, 15, :3].min() > 0.8
+        rim = art.sprites[subject, "red"][15, 2, :3]
         assert np.ptp(rim) < 0.05
 
 
-def test_the_recipe_runs_stops_goes_on_and_exports_a_model_that_loads(sprites: Sprites, tmp_path: Path) -> None:
-    assert "dB" in list(autoencoder.train(TOY, sprites, tmp_path))[-1]
-    list(autoencoder.polish(TOY, sprites, tmp_path))
+def test_the_recipe_runs_stops_goes_on_and_exports_a_model_that_loads(art: Art, tmp_path: Path) -> None:
+    assert "dB" in list(autoencoder.train(TOY, art, tmp_path))[-1]
+    list(autoencoder.polish(TOY, art, tmp_path))
     first, polished = (load_file(tmp_path / f"{name}.safetensors") for name in ("autoencoder", "polished"))
     same = {name for name in first if torch.equal(first[name], polished[name])}
     assert {name for name in first if not name.startswith("decoder")} <= same
     assert not {name for name in first if name.startswith("decoder") and name.endswith("weight")} <= same
     net = Autoencoder(TOY.channels)
     net.load_state_dict(load_file(tmp_path / "autoencoder.safetensors"))
-    list(diffusion.encode_clips(World(sprites, TOY.size), net.eval(), TOY, tmp_path))
+    list(diffusion.encode_clips(World(art, TOY.size), net.eval(), TOY, tmp_path))
     latents = load_file(tmp_path / "clips.safetensors")["latents"].float()
     assert latents.shape == (4, 12, 16, 8, 8)
     assert 0.3 < latents.std() < 3
@@ -92,7 +93,7 @@ def test_the_recipe_runs_stops_goes_on_and_exports_a_model_that_loads(sprites: S
     shipped, made = (json.loads((folder / "config.json").read_text()) for folder in (WEIGHTS, tmp_path / "weights"))
     assert made == shipped
     model = Embedded(tmp_path / "weights", torch.device("cpu"), torch.float32)
-    gates = list(measure(model, sprites, TOY.size, tmp_path, clips=2, sampling=Sampling(2.0, 2, 1.0), judge_steps=2))
+    gates = list(measure(model, art, TOY.size, tmp_path, clips=2, sampling=Sampling(2.0, 2, 1.0), judge_steps=2))
     assert len(gates) == 16
     assert not all(gate.passed for gate in gates)
 

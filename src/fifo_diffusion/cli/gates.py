@@ -73,7 +73,7 @@ def gates(
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}); name another, --folder") from error
     network = Embedded(weights or SHIPPED[model], torch.device("cpu"), torch.float32)
     kind = KINDS[network.world]
-    sprites = kind.sprites(folder)
+    art = kind.art(folder)
     sampling = Sampling(
         own.guidance if guidance is None else guidance,
         own.window * own.partitions if steps is None else steps,
@@ -87,9 +87,9 @@ def gates(
             found.append(gate)
 
     console.print("[dim]the judge is trained first where it is not there yet[/]")
-    tell(measure(network, sprites, kind.size, folder, clips=clips, sampling=sampling))
+    tell(measure(network, art, kind.size, folder, clips=clips, sampling=sampling))
     if streams:
-        world = World(sprites, kind.size, kind=kind)
+        world = World(art, kind.size, kind=kind)
         base = {gate.name.removeprefix(BASE): gate.value for gate in found if gate.name.startswith(BASE)}
         settings = {
             "device": "cpu",  # as the base clips are, which they are held against
@@ -104,7 +104,7 @@ def gates(
         for one in judged_streams(
             api.stream,
             network,
-            trained_judge(sprites, folder, kind=kind),
+            trained_judge(art, folder, kind=kind),
             world,
             folder,
             count=streams,

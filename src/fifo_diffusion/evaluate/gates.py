@@ -37,7 +37,7 @@ from fifo_diffusion.models import card
 from fifo_diffusion.models.embedded.model import Embedded
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.prompts import OnePrompt
-from fifo_diffusion.world.art import Sprites
+from fifo_diffusion.world.art import Art
 from fifo_diffusion.world.captions import plain, say
 from fifo_diffusion.world.clips import Caption, World
 from fifo_diffusion.world.kinds import KINDS, SMALL, Kind
@@ -87,7 +87,7 @@ class Sampling:
 
 def measure(
     model: Embedded,
-    sprites: Sprites,
+    art: Art,
     size: int,
     folder: Path,
     *,
@@ -100,22 +100,22 @@ def measure(
     Then the same captions said otherwise, and pairs of subject and scene that the model never saw together.
     """
     kind = KINDS[model.world]
-    frames = np.stack([clip[0] for _, clip in held_out(sprites, size, 512, 1, kind)])
+    frames = np.stack([clip[0] for _, clip in held_out(art, size, 512, 1, kind)])
     yield Gate("autoencoder PSNR, held-out scenes", psnr(_autoencoded(model, frames), frames), 30.0, "dB")
 
-    judge, window = trained_judge(sprites, folder, judge_steps, kind), card("embedded").window
-    real = accuracy(judge, held_out(sprites, size, 400, window, kind))
+    judge, window = trained_judge(art, folder, judge_steps, kind), card("embedded").window
+    real = accuracy(judge, held_out(art, size, 400, window, kind))
     for name in JUDGED:
         yield Gate(f"judge on real clips: {name}", 100 * real[name], 99.0, "%")
     if kind.unmet:
-        real = accuracy(judge, held_out(sprites, size, 400, window, kind, unmet=True))
+        real = accuracy(judge, held_out(art, size, 400, window, kind, unmet=True))
         for name in ("subject", "scene"):
             yield Gate(f"judge on real clips, unmet pairs: {name}", 100 * real[name], 99.0, "%")
 
     def judged_clips(captions: Sequence[Caption], prompts: Sequence[str]) -> list[Right]:
         return verdicts(judge, base_clips(model, captions, prompts, size, sampling))
 
-    captions, rng = drawn(World(sprites, size, kind=kind), clips), np.random.default_rng(8)
+    captions, rng = drawn(World(art, size, kind=kind), clips), np.random.default_rng(8)
     base = judged_clips(captions, [plain(caption) for caption in captions])
     found = shares(base, JUDGED)
     for name, wanted in WANTED[kind.name].items():
@@ -130,7 +130,7 @@ def measure(
     said = judged_clips([captions[i] for i in other], [unheard(captions[i], rng) for i in other])
     yield from _otherwise("in words no caption held", said, [base[i] for i in other], kind)
 
-    captions = drawn(World(sprites, size, kind=kind, unmet=True), clips)
+    captions = drawn(World(art, size, kind=kind, unmet=True), clips)
     found = shares(judged_clips(captions, [plain(caption) for caption in captions]), JUDGED)
     for name in WANTED[kind.name]:
         if not math.isnan(found[name]):
@@ -185,11 +185,11 @@ def judge_file(folder: Path, steps: int | None = None, kind: Kind = SMALL) -> Pa
     return folder / f"judge-{kind.size}-{steps or JUDGE_STEPS[kind.name]}-{knows}.safetensors"
 
 
-def trained_judge(sprites: Sprites, folder: Path, steps: int | None = None, kind: Kind = SMALL) -> Judge:
+def trained_judge(art: Art, folder: Path, steps: int | None = None, kind: Kind = SMALL) -> Judge:
     """Trained once and kept in the folder.  steps: `JUDGE_STEPS`."""
     file = judge_file(folder, steps, kind)
     if not file.exists():
-        save_file(train_judge(sprites, steps or JUDGE_STEPS[kind.name], kind).state_dict(), file)
+        save_file(train_judge(art, steps or JUDGE_STEPS[kind.name], kind).state_dict(), file)
         file.chmod(0o644)  # safetensors writes it for its owner alone
     return load_judge(file, kind)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, cross_entropy
 
 from fifo_diffusion.decode import to_pixels
-from fifo_diffusion.world.art import COLOURS, SUBJECTS, Sprites
+from fifo_diffusion.world.art import COLOURS, SUBJECTS, Art
 from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, MOTIONS, SPEEDS, TRAIN_VARIANTS, Caption, World
 from fifo_diffusion.world.kinds import SMALL, Kind
 from fifo_diffusion.world.scenes import SCENES
@@ -76,13 +76,13 @@ def _seen(frames: Tensor) -> Tensor:
     return avg_pool2d(frames, frames.shape[-1] // SEEN) if frames.shape[-1] > SEEN else frames
 
 
-def train_judge(sprites: Sprites, steps: int, kind: Kind = SMALL) -> Judge:
+def train_judge(art: Art, steps: int, kind: Kind = SMALL) -> Judge:
     """Train on real renders, a little brightened and noised so that it does not hang on single pixels.
 
     Half of the looks are mirrored, which makes left of right: twice as many renders for nothing.
     """
     torch.manual_seed(0)
-    captions, frames = _renders(World(sprites, kind.size, TRAIN_VARIANTS, kind, unmet=None), 4 * steps, seed=10)
+    captions, frames = _renders(World(art, kind.size, TRAIN_VARIANTS, kind, unmet=None), 4 * steps, seed=10)
     judge = Judge(kind)
     targets = {
         name: torch.tensor([values.index(getattr(c, name)) if shows(c, name) else UNTOLD for c in captions])
@@ -137,10 +137,10 @@ def accuracy(judge: Judge, shown: Iterable[tuple[Caption, NDArray[np.uint8]]]) -
 
 
 def held_out(
-    sprites: Sprites, size: int, count: int, length: int, kind: Kind = SMALL, unmet: bool = False
+    art: Art, size: int, count: int, length: int, kind: Kind = SMALL, unmet: bool = False
 ) -> Iterator[tuple[Caption, NDArray[np.uint8]]]:
     """Real clips of scenes that nothing was trained on; unmet: and of pairs of subject and scene that nothing was."""
-    world, rng = World(sprites, size, HELD_OUT_VARIANTS, kind, unmet), np.random.default_rng(99)
+    world, rng = World(art, size, HELD_OUT_VARIANTS, kind, unmet), np.random.default_rng(99)
     for _ in range(count):
         caption = world.draw_caption(rng)
         yield caption, world.clip(caption, rng, length)

@@ -138,7 +138,7 @@ _CARDS = (
     replace(
         _EMBEDDED,
         name="embedded-large",
-        summary="the embedded model at 128 pixels: 24 animated subjects, ten scenes, light and weather, more words",
+        summary="the embedded model at 128 pixels: 24 animated subjects, 13 scenes, light and weather, more words",
         needs="nothing more",
         loader="fifo_diffusion.models.embedded.model:load_large",
         size=(128, 128),

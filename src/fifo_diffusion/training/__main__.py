@@ -131,12 +131,12 @@ def main() -> None:
 
 def _make(recipe: Recipe, folder: Path, arguments: argparse.Namespace, report: Callable[[Iterable[str]], None]) -> None:
     """Step after step, those whose result is there left out."""
-    sprites = recipe.kind.load_sprites(recipe.kind.fetch(folder / "art"), recipe.size)
+    art = recipe.kind.art(folder)
     if recipe.vectors and not (folder / "words.safetensors").exists():
         words.make(vocabulary(recipe.kind), recipe.vectors, folder)
     if not (folder / "autoencoder.safetensors").exists():
-        report(autoencoder.train(recipe, sprites, folder, arguments.begin))
-    world = World(sprites, recipe.size, kind=recipe.kind)
+        report(autoencoder.train(recipe, art, folder, arguments.begin))
+    world = World(art, recipe.size, kind=recipe.kind)
     if not arguments.polish:
         if not (folder / "clips.safetensors").exists():
             report(diffusion.encode_clips(world, diffusion.encoder(recipe, folder), recipe, folder))
@@ -146,7 +146,7 @@ def _make(recipe: Recipe, folder: Path, arguments: argparse.Namespace, report: C
             export(recipe, folder, folder / "unpolished", "autoencoder")
             model = Embedded(folder / "unpolished", torch.device("cpu"), torch.float32)
             report(answers.make(model, world, recipe, folder))
-        report(autoencoder.polish(recipe, sprites, folder))
+        report(autoencoder.polish(recipe, art, folder))
     export(recipe, folder, arguments.export, rest=arguments.begin if arguments.share else None)
 
 

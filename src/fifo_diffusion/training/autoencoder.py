@@ -18,7 +18,7 @@ from fifo_diffusion.models.embedded import packed
 from fifo_diffusion.models.embedded.autoencoder import SPACE, Autoencoder
 from fifo_diffusion.training import answers
 from fifo_diffusion.training.recipe import Recipe
-from fifo_diffusion.world.art import Sprites
+from fifo_diffusion.world.art import Art
 from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, TRAIN_VARIANTS, World
 
 Frames = NDArray[np.uint8]
@@ -37,13 +37,13 @@ def _quality(net: Autoencoder, frames: Frames) -> float:
         return psnr(np.concatenate([to_frames(net.decode(net.encode(part))) for part in parts]), frames)
 
 
-def train(recipe: Recipe, sprites: Sprites, out: Path, begin: Path | None = None) -> Iterator[str]:
+def train(recipe: Recipe, art: Art, out: Path, begin: Path | None = None) -> Iterator[str]:
     """Train and write `autoencoder.safetensors`; yields lines for the log.
 
     begin: the folder of finished weights to begin with; the networks are convolutions, so of any size of picture.
     """
     torch.manual_seed(recipe.seed)
-    net, pictures = Autoencoder(recipe.channels), Pictures(recipe, sprites)
+    net, pictures = Autoencoder(recipe.channels), Pictures(recipe, art)
     if begin is not None:
         net.load_state_dict(packed.read(begin / "autoencoder.safetensors"))
     for cycle, (steps, top) in enumerate(recipe.autoencoder_cycles):
@@ -55,7 +55,7 @@ def train(recipe: Recipe, sprites: Sprites, out: Path, begin: Path | None = None
     save_file({k: v.contiguous() for k, v in net.state_dict().items()}, out / "autoencoder.safetensors")
 
 
-def polish(recipe: Recipe, sprites: Sprites, out: Path) -> Iterator[str]:
+def polish(recipe: Recipe, art: Art, out: Path) -> Iterator[str]:
     """Go on with the decoder alone and write `polished.safetensors`: the latents, and so the video network, stay.
 
     Where the recipe asks for the video network's answers, they are in the folder already (`answers`).
@@ -65,7 +65,7 @@ def polish(recipe: Recipe, sprites: Sprites, out: Path) -> Iterator[str]:
     net.load_state_dict(load_file(out / "autoencoder.safetensors"))
     net.encoder.requires_grad_(False)
     steps, top = recipe.polish
-    pictures = Pictures(recipe, sprites)
+    pictures = Pictures(recipe, art)
     # Squares alone would have an uncertain edge blurred; its slope counts too where the network is uncertain.
     weights = _Weights(squares=4, slopes=1) if recipe.answers else _Weights(squares=20)
     if recipe.answers:
@@ -87,8 +87,8 @@ class Pictures:
 
     answers: tuple[Tensor, Frames] | None = None  # latents that stand for pictures, see `training.answers`
 
-    def __init__(self, recipe: Recipe, sprites: Sprites) -> None:
-        worlds = [World(sprites, recipe.size, tiles, recipe.kind) for tiles in (TRAIN_VARIANTS, HELD_OUT_VARIANTS)]
+    def __init__(self, recipe: Recipe, art: Art) -> None:
+        worlds = [World(art, recipe.size, tiles, recipe.kind) for tiles in (TRAIN_VARIANTS, HELD_OUT_VARIANTS)]
         self.seen = _pictures(worlds[0], recipe.pictures, recipe.seed)
         self.held_out = _pictures(worlds[1], min(512, recipe.pictures), recipe.seed + 1)
 

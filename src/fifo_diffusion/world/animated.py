@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fifo_diffusion.world.art import COLOURS, SIDE, Pixels, Sprites, Subject, recolour, shrink, unpacked
+from fifo_diffusion.world import backdrops
+from fifo_diffusion.world.art import COLOURS, SIDE, Art, Pixels, Subject, recolour, shrink, unpacked
 
 PACKAGES = tuple(f"@lobehub/fluent-emoji-anim-{part}@1.0.0" for part in range(1, 5))
 
@@ -54,16 +55,18 @@ def colours(subject: str) -> tuple[str, ...]:
 
 
 def fetch(folder: Path) -> Path:
-    """Download and unpack the art with npm, once; returns the folder that holds the pictures.
+    """Download and unpack the art, once: subjects with npm, painted scenes with pip; returns the pictures' folder.
 
     Raises:
-        BadInput: npm is missing or cannot reach its registry.
+        BadInput: either is missing or cannot reach its registry.
     """
-    return unpacked(folder, PACKAGES, [subject.file for subject in SUBJECTS.values()])
+    pictures = unpacked(folder, PACKAGES, [subject.file for subject in SUBJECTS.values()])
+    backdrops.fetch(pictures)
+    return pictures
 
 
-def load_sprites(pictures: Path, size: int) -> Sprites:
-    """(subject, colour) -> (LOOP, side, side, 4) premultiplied RGBA in [0, 1], for scenes of size x size pixels."""
+def load(pictures: Path, size: int) -> Art:
+    """The subjects, LOOP pictures each, for scenes of size x size pixels, and what painted scenes are cut from."""
     side = round(SIDE * size)
     out: dict[tuple[str, str], Pixels] = {}
     for name, subject in SUBJECTS.items():
@@ -73,7 +76,7 @@ def load_sprites(pictures: Path, size: int) -> Sprites:
         for colour in colours(name):
             drawn = squares if colour == NATURAL else [recolour(square, subject.hue, colour) for square in squares]
             out[name, colour] = np.stack([shrink(square, side) for square in drawn])
-    return out
+    return Art(out, backdrops.load(pictures))
 
 
 def _loop(file: Path, side: int) -> list[Image.Image]:

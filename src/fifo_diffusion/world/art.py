@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.world.backdrops import Backdrop
 
 PACKAGE = "@lobehub/fluent-emoji-3d@1.1.0"
 
@@ -25,6 +26,14 @@ SIDE = 30 / 64  # of a subject, in sides of the picture
 Pixels = NDArray[np.float32]
 Sprites = Mapping[tuple[str, str], Pixels]
 """(subject, colour) -> (side, side, 4), premultiplied RGBA; or (loop, side, side, 4) where a subject moves."""
+
+
+@dataclass(frozen=True)
+class Art:
+    """The pictures that a world is made of: its subjects', and those of its painted scenes, by scene."""
+
+    sprites: Sprites
+    backdrops: Mapping[str, Backdrop] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,8 @@ def unpacked(folder: Path, packages: Sequence[str], files: Sequence[str]) -> Pat
     return pictures
 
 
-def load_sprites(pictures: Path, size: int) -> dict[tuple[str, str], Pixels]:
-    """(subject, colour) -> (side, side, 4) premultiplied RGBA in [0, 1], for scenes of size x size pixels."""
+def load(pictures: Path, size: int) -> Art:
+    """The subjects for scenes of size x size pixels."""
     side = round(SIDE * size)
     out: dict[tuple[str, str], Pixels] = {}
     for name, subject in SUBJECTS.items():
@@ -109,7 +118,7 @@ def load_sprites(pictures: Path, size: int) -> dict[tuple[str, str], Pixels]:
         square.paste(trimmed, ((square.width - trimmed.width) // 2, (square.height - trimmed.height) // 2))
         for colour in COLOURS:
             out[name, colour] = shrink(recolour(square, subject.hue, colour), side)
-    return out
+    return Art(out)
 
 
 def recolour(picture: Image.Image, hue: float, colour: str) -> Image.Image:

@@ -20,6 +20,7 @@ _MOVING: Mapping[str, tuple[str, ...]] = {
     "down": ("moving down", "sinking", "floating down", "flying down", "going down", "falling"),
     "still": ("standing still", "hovering", "not moving", "floating still", "resting"),
 }
+_WAYS: Mapping[str, tuple[str, ...]] = {way: (way, f"{way}wards") for way in ("left", "right", "up", "down")}
 _SPEED: Mapping[str, tuple[str, ...]] = {
     "": ("",),
     "slowly": ("slowly", "gently"),
@@ -86,7 +87,8 @@ def say(
 def understood(text: str, kind: Kind = SMALL) -> dict[str, str]:
     """The attributes that a text says, by name; what moves without a word of its speed has speed "".
 
-    Of two values of one attribute the one that is said first counts.  A green forest makes no green bee, and falling
+    Of two values of one attribute the one that is said first counts, and a way by itself ("flies left") where no caption's
+    words tell the motion.  A green forest makes no green bee, and falling
     snow nothing that falls: words of the scene, the light and the weather say nothing else.
     """
     text = text.lower()
@@ -106,6 +108,8 @@ def understood(text: str, kind: Kind = SMALL) -> dict[str, str]:
         for name, table in tables.items()
         if (found := _first(text if name == "scene" else rest, table)) is not None
     }
+    if "motion" not in said and (way := _first(rest, _WAYS)) is not None:
+        said["motion"] = way
     if said.get("motion", "still") == "still":
         said.pop("speed", None)
     else:

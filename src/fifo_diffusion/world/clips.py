@@ -14,7 +14,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from fifo_diffusion.world.art import Pixels, Sprites
+from fifo_diffusion.world.art import Art, Pixels
+from fifo_diffusion.world.backdrops import Backdrop
 from fifo_diffusion.world.kinds import SMALL, Kind
 from fifo_diffusion.world.layers import Layer
 from fifo_diffusion.world.scenes import PLACES, build
@@ -36,7 +37,7 @@ LIGHTS: Mapping[str, tuple[float, float, float]] = {
     "sunset": (1.0, 0.72, 0.58),
     "night": (0.38, 0.42, 0.66),
 }
-_OWN_LIGHT = ("city", "space", "reef")  # scenes without a sun or rain of their own
+_OWN_LIGHT = ("city", "space", "reef", "castle")  # scenes without a sun or rain of their own
 _FOG = np.float32(0.86)
 
 TRAIN_VARIANTS = range(12)  # scene tiles that training draws from
@@ -61,12 +62,12 @@ class Caption:
 
 @dataclass(frozen=True)
 class World:
-    """Renders captions. `sprites` as the kind's `load_sprites` gives them; size in pixels.
+    """Renders captions. `art` as the kind's `load` gives it; size in pixels.
 
     unmet: draw captions of the pairs that no model is trained on, and of no others; False: of all others; None: of all.
     """
 
-    sprites: Sprites
+    art: Art
     size: int = 64
     variants: range = TRAIN_VARIANTS
     kind: Kind = SMALL
@@ -92,8 +93,10 @@ class World:
     def covered(self, caption: Caption, rng: np.random.Generator) -> Iterator[tuple[Frames, Pixels]]:
         """The same frames, each with how much the subject covers every pixel of it, (size, size) in 0 .. 1."""
         size = self.size
-        sky, layers = _scene(caption.scene, size, int(rng.choice(list(self.variants))))
-        sprites = self.sprites[caption.subject, caption.colour]
+        sky, layers = _scene(
+            caption.scene, size, int(rng.choice(list(self.variants))), self.art.backdrops.get(caption.scene)
+        )
+        sprites = self.art.sprites[caption.subject, caption.colour]
         sprites = sprites if sprites.ndim == 4 else sprites[None]
         dx, dy = MOTIONS[caption.motion]
         if dx > 0:
@@ -132,8 +135,8 @@ class World:
 
 
 @lru_cache(maxsize=256)
-def _scene(name: str, size: int, variant: int) -> tuple[Pixels, tuple[Layer, ...]]:
-    return build(name, size, variant)
+def _scene(name: str, size: int, variant: int, backdrop: Backdrop | None) -> tuple[Pixels, tuple[Layer, ...]]:
+    return build(name, size, variant, backdrop)
 
 
 @lru_cache

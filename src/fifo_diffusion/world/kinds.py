@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fifo_diffusion.world import animated, art
-from fifo_diffusion.world.art import COLOURS, Sprites, Subject
+from fifo_diffusion.world.art import COLOURS, Art, Subject
+from fifo_diffusion.world.backdrops import PAINTINGS
 from fifo_diffusion.world.scenes import PLACES, SCENES
 
 
@@ -30,24 +31,29 @@ class Kind:
     skies: bool
     wakes: bool
     fetch: Callable[[Path], Path]
-    load_sprites: Callable[[Path, int], Sprites]
+    load: Callable[[Path, int], Art]
     unmet: frozenset[tuple[str, str]] = frozenset()
 
-    def sprites(self, folder: Path) -> Sprites:
+    def art(self, folder: Path) -> Art:
         """From the art that is kept in the folder, fetched there where it is not.  Raises BadInput as `fetch` does."""
-        return self.load_sprites(self.fetch(folder / "art"), self.size)
+        return self.load(self.fetch(folder / "art"), self.size)
 
 
 def _six(subject: str) -> tuple[str, ...]:
     return tuple(COLOURS)
 
 
-def _one_scene_each(subjects: Mapping[str, Subject], scenes: tuple[str, ...]) -> frozenset[tuple[str, str]]:
-    """Every subject with one scene, and every scene with about as many subjects."""
-    return frozenset((subject, scenes[(3 * i + 1) % len(scenes)]) for i, subject in enumerate(subjects))
+def _unmet(subjects: Iterable[str]) -> frozenset[tuple[str, str]]:
+    """Every subject with one of the drawn scenes, every fourth with a painted one too: all scenes about as often.
+
+    The painted ones came later. The pairs of before stay as they were, for weights that never saw them are trained on.
+    """
+    drawn, painted = [name for name in PLACES if name not in PAINTINGS], list(PAINTINGS)
+    pairs = {(subject, drawn[(3 * i + 1) % len(drawn)]) for i, subject in enumerate(subjects)}
+    return frozenset(pairs | {(subject, painted[i % len(painted)]) for i, subject in enumerate([*subjects][::4])})
 
 
-SMALL = Kind("small", "embedded", 64, art.SUBJECTS, _six, tuple(SCENES), False, False, art.fetch, art.load_sprites)
+SMALL = Kind("small", "embedded", 64, art.SUBJECTS, _six, tuple(SCENES), False, False, art.fetch, art.load)
 LARGE = Kind(
     "large",
     "embedded-large",
@@ -58,7 +64,7 @@ LARGE = Kind(
     True,
     True,
     animated.fetch,
-    animated.load_sprites,
-    _one_scene_each(animated.SUBJECTS, tuple(PLACES)),
+    animated.load,
+    _unmet(animated.SUBJECTS),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in (SMALL, LARGE)}

@@ -41,6 +41,8 @@ UNHEARD: Mapping[str, tuple[str, ...]] = {
     "candy land": ("candies",),
     "reef": ("corals",),
     "farm": ("farms", "agricultural farms"),
+    "castle": ("a fortress", "a chateau"),
+    "meadow": ("a lawn",),
 }
 
 

