@@ -161,6 +161,20 @@ def test_a_killed_worker_a_stop_and_a_killed_driver_cost_nothing(tmp_path: Path)
         assert left == []
 
 
+def test_the_end_of_the_terminal_stops_a_batch_in_order(tmp_path: Path) -> None:
+    write(tmp_path, 4000)
+    usual = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # what the driver begins with
+    try:
+        driver = start(tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, usual)
+    await_checkpoints(driver, tmp_path / "out" / "1.mp4.run")
+    driver.send_signal(signal.SIGHUP)
+    said = driver.communicate(timeout=LONG_ENOUGH)[1].decode()
+    assert driver.returncode == 130, said
+    check_stopped(tmp_path, "1.mp4")
+
+
 def test_a_job_that_fails_leaves_the_others_be(tmp_path: Path) -> None:
     """One whose worker dies too often, and one whose video was changed."""
     jobs, out = write(tmp_path, 300, 20), tmp_path / "out"

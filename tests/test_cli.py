@@ -26,7 +26,7 @@ from fifo_diffusion.errors import BadInput
 from fifo_diffusion.evaluate import gates as judging
 from fifo_diffusion.evaluate import stream_gates
 from fifo_diffusion.models.embedded.model import WEIGHTS
-from fifo_diffusion.sinks import read_frames
+from fifo_diffusion.sinks import open_sink, read_frames
 from fifo_diffusion.world.art import Art
 from fifo_diffusion.world.kinds import KINDS
 
@@ -242,6 +242,34 @@ def test_a_terminal_that_has_gone_does_not_end_the_video(tmp_path: Path) -> None
     running.stderr.close()
     assert running.wait(timeout=240) == 0
     assert len(list(read_frames(tmp_path / "a.mp4"))) == 2
+
+
+def test_a_terminal_that_goes_while_its_line_is_live_does_not_end_the_video(tmp_path: Path) -> None:
+    """Its other end is closed once the line is there: to write to it is then an error of another kind."""
+    ours, theirs = os.openpty()
+    command = [*PROGRAM, "generate", "-", *SMALL, "--frames", "20", "-o", "a.mp4"]
+    running = subprocess.Popen(command, cwd=tmp_path, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    seen = b""
+    while b"loading" not in seen:
+        seen += os.read(ours, 1000)
+    os.close(ours)
+    assert running.wait(timeout=240) == 0
+    assert len(list(read_frames(tmp_path / "a.mp4"))) == 20
+
+
+def test_other_programs_tags_are_told_as_they_are(tmp_path: Path) -> None:
+    tags = {"prompt": "a bee", "size": 3, "cues": [1, {"at": 2}], "guidance": 0}
+    with open_sink(str(tmp_path / "a.mp4"), fps=4, size=(16, 16), metadata={"comment": json.dumps(tags)}) as sink:
+        sink.write(np.zeros((16, 16, 3), np.uint8))
+    told = fifo("info", "a.mp4", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert b"a bee" in told.stdout
+    assert b"{'at': 2}" in told.stdout
+    tags["cues"] = [{"at": 2, "prompt": "a bus", "guidance": 0, "blend": 0}]
+    with open_sink(str(tmp_path / "b.mp4"), fps=4, size=(16, 16), metadata={"comment": json.dumps(tags)}) as sink:
+        sink.write(np.zeros((16, 16, 3), np.uint8))
+    assert b"2: a bus (guidance 0)" in fifo("info", "b.mp4", cwd=tmp_path).stdout
 
 
 def test_a_prompt_is_told_in_any_code(tmp_path: Path) -> None:

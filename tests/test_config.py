@@ -1,5 +1,7 @@
 """A run is one frozen description; what is not allowed is refused in one sentence."""
 
+from pathlib import Path
+
 import pytest
 
 from fifo_diffusion.config import Cue, Decided, Run
@@ -82,3 +84,9 @@ def test_another_model_is_compiled_as_it_can_be() -> None:
     )  # fmt: skip
     assert again(made, {})["compile"] == "on"
     assert resolve(Run.of(again(made, {"model": "gauss"}))).compile == "off"
+
+
+def test_a_lora_may_be_a_path() -> None:
+    assert Run.of({"prompt": "a", "lora": (Path("style.safetensors"),)}).lora == ("style.safetensors",)
+    with pytest.raises(BadInput, match="lora"):
+        Run.of({"prompt": "a", "lora": ("a\udcff",)})

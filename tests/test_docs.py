@@ -55,8 +55,8 @@ def test_the_list_of_pages_names_every_page() -> None:
     assert named == {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
 
 
-def test_the_readme_lists_every_room() -> None:
-    tree = (ROOT / "README.md").read_text().split("## The house")[1]
+def test_every_room_is_listed() -> None:
+    tree = (ROOT / "CONTRIBUTING.md").read_text().split("## The house")[1]
     rooms = {path.name for path in (ROOT / "src/fifo_diffusion").iterdir() if not path.name.startswith("_")}
     assert {room for room in rooms if room not in tree} <= {"py.typed"}
 

@@ -101,10 +101,11 @@ def test_a_limit_of_nothing_is_refused() -> None:
 FULL = (  # as CUDA says it, and Apple's MPS
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("MPS backend out of memory (MPS allocated: 17 GB). Tried to allocate 1.2 GB on private pool."),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),  # a graph's
 )
 
 
-@pytest.mark.parametrize("full", FULL, ids=["cuda", "mps"])
+@pytest.mark.parametrize("full", FULL, ids=["cuda", "mps", "beside torch"])
 def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(full: RuntimeError) -> None:
     asked: list[int] = []
 
@@ -125,3 +126,16 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost(full: RuntimeEr
     room = 0
     with pytest.raises(type(full), match="out of memory"):
         execute(calls)
+
+
+def test_a_batch_whose_layers_others_compute_too_is_not_halved_by_one_rank() -> None:
+    asked: list[int] = []
+
+    def small(z: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        asked.append(len(z))
+        raise FULL[0]
+
+    calls = [Call(torch.zeros(1, 1, 2, 1, 1), torch.zeros(1, 2), {})] * 3
+    with pytest.raises(torch.OutOfMemoryError):
+        Batched(small, 99, gives_way=False)(calls)
+    assert asked == [3]

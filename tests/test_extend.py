@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,10 +15,10 @@ import numpy as np
 import pytest
 
 import fifo_diffusion as fifo
-from fifo_diffusion import sidecar
+from fifo_diffusion import api, sidecar
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.sinks import Frame, read_frames
 from fifo_diffusion.sources import Clip
 
@@ -122,6 +125,52 @@ def test_a_clip_that_cannot_be_copied_costs_no_video(
     assert video.read_bytes() == before
     assert not list(tmp_path.glob("*partial*"))
     assert fifo.resume(video, frames="+1").frames_written == 4
+
+
+def test_a_clip_that_cannot_be_copied_into_a_folder_leaves_it_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = Clip.frames
+
+    def read(clip: Clip, skip: int = 0) -> Iterator[Frame]:
+        for number, frame in enumerate(frames(clip, skip)):
+            if skip == 0 and number == 5:
+                raise KeyboardInterrupt
+            yield frame
+
+    monkeypatch.setattr(Clip, "frames", read)
+    with pytest.raises(KeyboardInterrupt):
+        fifo.generate(PROMPT, tmp_path / "longer", clip=BALLOON, **SMALL)  # type: ignore[arg-type]
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_what_a_full_disk_left_of_a_clip_is_where_the_message_says(tmp_path: Path) -> None:
+    usual, blocked = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def fill(stage: str, done: int, total: int) -> None:
+        if stage == "streaming":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, usual[1]))
+
+    run = Run.of({"prompt": PROMPT, "clip": str(BALLOON), **SMALL})
+    try:
+        with pytest.raises(OutputError, match="cannot go on writing") as full:
+            api.make(run, str(tmp_path / "longer.mp4"), watch=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        signal.signal(signal.SIGXFSZ, blocked)
+    (left,) = re.findall(r"what was written is in (\S+\.mp4)", str(full.value))
+    assert Path(left).exists()
+
+
+def test_ctrl_c_is_heard_while_a_reader_lets_the_clip_wait(tmp_path: Path) -> None:
+    whole = [sys.executable, "-m", "fifo_diffusion", "extend", str(BALLOON), PROMPT, "-n", "1", "--guidance", "1"]
+    running = subprocess.Popen(
+        [*whole, "--frames", "2", "-o", "-"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert running.stdout is not None
+    os.read(running.stdout.fileno(), 1)  # the clip is coming, more of it than a pipe holds
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=120) == 130
 
 
 def test_another_clip_may_take_the_place_of_the_one_in_a_sidecar(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from weakref import ref
 import pytest
 import torch
 
+from fifo_diffusion import overlap
+from fifo_diffusion.errors import RankLost
 from fifo_diffusion.overlap import beside
 
 
@@ -121,6 +123,28 @@ def test_where_the_items_break_off_what_there_is_is_given_and_their_end_is_not_w
     with pytest.raises(error):
         got.extend(beside(held, items(), ahead=3))
     assert got == [[0, 1], [2, 3]]
+
+
+def test_after_a_lost_rank_nothing_is_waited_for_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it sent last may never come, and the device waits for it: the file is to be finished all the same."""
+    monkeypatch.setattr(overlap, "PATIENCE", 0.2)
+    never = threading.Event()
+
+    def waits(items: Iterator[int]) -> Iterator[int]:
+        for item in items:
+            if item == 2:
+                never.wait()
+            yield item
+
+    def items() -> Iterator[int]:
+        yield from range(4)
+        raise RankLost("rank 1 is lost")
+
+    got: list[int] = []
+    with pytest.raises(RankLost, match="rank 1"):
+        got.extend(beside(waits, items(), ahead=9))
+    assert got == [0, 1]
+    never.set()
 
 
 def test_what_was_given_is_worked_on_when_it_is_closed() -> None:

@@ -292,6 +292,25 @@ def test_a_file_that_was_taken_away_is_missed_and_not_begun_again(tmp_path: Path
     assert api.carry_on(str(there / "a.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
 
 
+def test_a_run_may_lie_on_another_disk(tmp_path: Path) -> None:
+    """A link to it stands beside its video."""
+    there = as_a_kill_left_it(tmp_path, "a.mp4", 23)
+    (tmp_path / "scratch").mkdir()
+    (there / "a.mp4.run").rename(tmp_path / "scratch" / "a.mp4.run")
+    (there / "a.mp4.run").symlink_to(tmp_path / "scratch" / "a.mp4.run")
+    assert api.carry_on(str(there / "a.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
+    assert api.carry_on(str(there / "a.mp4"), frames="+1").frames_written == 41
+
+
+def test_a_folder_that_was_told_a_crf_goes_on_without(tmp_path: Path) -> None:
+    """It was taken, and said nothing, before it was refused."""
+    killed_at = tmp_path / "frames"
+    api.make(run_of(8), str(killed_at), checkpoint_every=OFTEN, keep_checkpoints=True)
+    told = killed_at / "fifo.run" / "run.json"
+    told.write_text(json.dumps(json.loads(told.read_text()) | {"crf": 20}))
+    assert api.carry_on(str(killed_at), frames="+2").frames_written == 10
+
+
 def test_a_run_is_gone_on_with_from_inside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = as_a_kill_left_it(tmp_path, "a.mp4", 23)
     monkeypatch.chdir(there / "a.mp4.run")

@@ -297,3 +297,12 @@ def test_the_judge_names_one_value_of_every_attribute() -> None:
     judge = Judge().eval()
     verdict = judge.verdict(np.zeros((6, 64, 64, 3), np.uint8))
     assert all(verdict[name] in values for name, values in ATTRIBUTES.items())
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("independent", [False, True])
+def test_all_clips_may_be_noisy_and_none(share: float, independent: bool) -> None:
+    torch.manual_seed(1)
+    times = diffusion.timesteps(dataclasses.replace(TOY, noisy_share=share, independent=independent, batch=3))
+    assert times.shape == (3, TOY.frames)
+    assert (times >= TOY.noisy).all() if share else (times < TOY.noisy).any()

@@ -146,6 +146,9 @@ def test_art_is_fetched_once_and_what_was_fetched_before_a_break_stays(
     assert (tmp_path / "fetched").read_text().split() == ["one", "two", "two"]
     assert sorted(file.name for file in pictures.glob("*.webp")) == files
     assert [file.name for file in (tmp_path / "art").iterdir()] == ["package"]  # no archive, and nothing half done
+    (pictures / files[0]).unlink()
+    with pytest.raises(BadInput, match=rf"lacks {files[0]}; delete that folder"):
+        unpacked(tmp_path / "art", ("one", "two"), files)
 
 
 def test_the_subject_is_where_it_is_said_to_be(art: Art) -> None:

@@ -225,7 +225,8 @@ def carry_on(
         if output is not None:
             check_fork(home, output)
         target, own = (str(home), True) if output is None else (output, False)
-        _check_written(said.run, target, preview, said.scale, said.crf, own)
+        crf = None if is_folder(target) else said.crf  # where it says nothing, and was once taken
+        _check_written(said.run, target, preview, said.scale, crf, own)
         into = folder if output is None else _folder(output)
         before = choose(folder, said, at_frame, warn)
         run = lengthened(said, before, _text(frames), _text(seconds), fork=not own)
@@ -234,7 +235,7 @@ def carry_on(
         entered = before.checkpoint is not None and before.checkpoint.frame > 0  # the clip is needed no more
         full = resolve(run, clip_too=not entered)
         tell(told_how(full))
-        making = Making(full, target, said.scale, said.crf, watch, warn, preview, ready)
+        making = Making(full, target, said.scale, crf, watch, warn, preview, ready)
         making.clip_frames = said.clip_frames
         check_same(said, making.session.model.weights, machine(making.session.run.device), warn)
         return making.write(into, checkpoint_every, keep_checkpoints, before, said if own else None, prompt)

@@ -104,7 +104,7 @@ def find(where: str) -> Path:
     places = [path, path / "fifo.run", *(folder_beside(str(name), folder=False) for name in (path, plain) if name.name)]
     for place in places:
         if os.path.isfile(place / _RUN):  # unlike Path.is_file, for any name, however long
-            return place.resolve() if place.name in ("", "..") or place.is_symlink() else place
+            return place.resolve() if place.name in ("", "..") or _is_away(place) else place
     if path.suffix.lower() in (".gif", ".webp") or where in ("-", "null"):
         raise BadInput(
             f"{where} cannot be gone on with, for only mp4, webm and folders of PNGs can be continued without loss; "
@@ -116,6 +116,12 @@ def find(where: str) -> Path:
         f"there is no run beside {where} to go on with; it stands in {folder_beside(where, path.is_dir())} unless it "
         f"was made with --checkpoint-every off, or moved without it"
     )
+
+
+def _is_away(place: Path) -> bool:
+    """Whether it is a link from somewhere else, and not what stands beside its video, kept on another disk."""
+    video = place.with_name(place.name.removesuffix(".run"))
+    return place.is_symlink() and place.name != "fifo.run" and not os.path.exists(video) and not under_way(place)
 
 
 def differences(run: Decided, other: Decided) -> dict[str, tuple[object, object]]:

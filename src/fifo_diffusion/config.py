@@ -121,7 +121,7 @@ class Run(_Settings):
     negative_prompt: Text = ""
     model: str = "embedded"
     weights: Name | None = None  # a Hub id, a folder or a file; None: the model's own
-    lora: tuple[str, ...] = ()  # FILE, FOLDER or either with :scale behind it, added in this order
+    lora: tuple[Name, ...] = ()  # FILE, FOLDER or either with :scale behind it, added in this order
     frames: Annotated[int, Field(ge=0)] | None = None  # 0: without end
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     size: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None

@@ -40,7 +40,8 @@ class Dealing:
         return self._batched(self.guided)
 
     def _batched(self, network: Denoiser) -> Executor:
-        return Batched(network, self.run.batch, few_sizes=self.run.compile == "on")
+        compiled, alone = self.run.compile == "on", self.run.split == 1
+        return Batched(network, self.run.batch, few_sizes=compiled, gives_way=alone)
 
     def executor(self, prompts: Table, levels: tuple[int, int] | None) -> Executor:
         """levels: the first and last that are guided; None: all.  That is around all else, for what deals guidance's

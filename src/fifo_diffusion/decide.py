@@ -56,6 +56,9 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     here = {"device": str(device), "dtype": choose_dtype(run.dtype, device)}
     ranks = 1 if (group := together()) is None else group.ranks
     if group is not None:
+        if device.type == "cuda":  # which of them is torchrun's to say
+            device = torch.device(group.device)
+            here["device"] = str(device)
         check_seats(device, neighbours(), torch.cuda.device_count())
     check_split(run.split, ranks, card.splits, run.model)
     room = _room(card, run.size or card.size, here["dtype"], memory_of(device), run.split, run.fp8 != "off")
@@ -68,7 +71,9 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
     able = card.compiles and ranks == 1
     here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
     compiles = able or run.compile == "on"
-    here["compile"] = choose_compile(run.compile, device, frames, here["memory"]) if compiles else "off"
+    # Where a prompt changes, windows come in shapes of their own, and each is compiled in the midst of the video.
+    asked = "off" if run.compile == "auto" and len(run.table) > 1 else run.compile
+    here["compile"] = choose_compile(asked, device, frames, here["memory"]) if compiles else "off"
     if device.type == "cpu":
         room = min(room, 2)  # larger batches fall out of its caches: benchmarks/speed.py
     decided = Decided.of({**defaults, "batch": 1, **said, **here})

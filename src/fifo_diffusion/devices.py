@@ -29,7 +29,8 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and torch.cuda.is_available():
         device = torch.device("cuda", device.index or 0)
     if str(device) not in here:
-        why = f"; {no_gpu()}" if device.type == "cuda" else "; did you mean cuda?" if name == "gpu" else ""
+        none = device.type == "cuda" and not torch.cuda.is_available()
+        why = f"; {no_gpu()}" if none else "; did you mean cuda?" if name == "gpu" else ""
         raise DeviceError(f"device {name!r} is not here; this machine has {', '.join(here)} (or say auto){why}")
     return device
 

@@ -36,11 +36,15 @@ class Batched:
     few_sizes: a batch is filled up to a power of two, or the limit, with its last window once more.  For networks that
     are compiled for every size, which takes minutes: a clip that goes on, or a start from noise, asks for every number
     of windows up to all.
+
+    gives_way: halve the limit where memory does not suffice; not where other ranks compute layers of the same windows,
+    for they would not.
     """
 
     denoise: Denoiser
     limit: int
     few_sizes: bool = False
+    gives_way: bool = True
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -63,7 +67,7 @@ class Batched:
                 try:
                     answers = self.denoise(z, t, cond).chunk(len(asked))
                 except RuntimeError as error:
-                    if len(some) == 1 or not lacks_memory(error):
+                    if len(some) == 1 or not self.gives_way or not lacks_memory(error):
                         raise
                     self.limit = len(some) // 2
                     warnings.warn(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -30,6 +30,17 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(stop, handler)
     for number, frame in came[:1]:
         ours[signal.Signals(number)](number, frame)
+
+
+def listen(stop: Callable[[int, FrameType | None], None]) -> None:
+    """Whatever would stop the program calls `stop`.
+
+    Ctrl-C also where a shell's `&` has it ignored, for then `kill -INT` is meant; the end of the terminal not where
+    nohup has it ignored.
+    """
+    for number in STOPS:
+        if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
 
 
 def stop_listening() -> None:

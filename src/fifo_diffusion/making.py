@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -146,10 +146,14 @@ class Making:
         """
         for frame, place in frames:
             self._put_clip(sink)
-            with uninterrupted() if self._output != "-" else nullcontext():  # a reader may let it wait for ever
+            with self._whole():
                 self._place = place
                 self._put(sink, frame)
             yield
+
+    def _whole(self) -> AbstractContextManager[None]:
+        """A step that Ctrl-C must not cut; it may where a reader could let it wait for ever."""
+        return nullcontext() if self._output == "-" else uninterrupted()
 
     def _put_clip(self, sink: FrameSink) -> None:
         """The clip's own frames, once, and only when the first new one is there: a start that fails leaves no file, nor
@@ -160,9 +164,11 @@ class Making:
         try:
             with self.session.meter.time("write"):
                 for before in self.session.clip.frames():
-                    with uninterrupted():
+                    with self._whole():
                         sink.write(before)
                     self._clip_written += 1
+        except OutputError:  # says where what was written is
+            raise
         except BaseException:
             self._clip_written = 0
             sink.abandon()

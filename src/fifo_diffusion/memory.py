@@ -8,8 +8,11 @@ import torch
 
 from fifo_diffusion.errors import OutOfMemory
 
-# torch has a class for CUDA, and only words for the processor's memory and for Apple's MPS.
-_WORDS = re.compile(r"can't allocate memory|MPS backend out of memory")
+# torch has a class for its own memory on CUDA, and only words for what CUDA and its libraries take beside it, for the
+# processor's memory and for Apple's MPS.
+_WORDS = re.compile(
+    r"can't allocate memory|MPS backend out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
+)
 
 
 def lacks_memory(error: Exception) -> bool:
@@ -24,7 +27,8 @@ def no_memory_left(error: Exception) -> Exception:
     if isinstance(error, OutOfMemory) or not lacks_memory(error):
         return error
     wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
-    where = "memory of the GPU" if isinstance(error, torch.OutOfMemoryError) else "memory"
+    gpu = isinstance(error, torch.OutOfMemoryError) or re.search("CUDA|CUBLAS", str(error)) is not None
+    where = "memory of the GPU" if gpu else "memory"
     much = "" if wanted is None else f" ({wanted[1]} more were asked for)"
     return OutOfMemory(
         f"the {where} does not suffice{much}; --memory low, --batch 1, --fp8 weights or a smaller --size need less"

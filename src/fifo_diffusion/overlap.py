@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from itertools import count
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -24,7 +24,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from fifo_diffusion.errors import RankLost
 from fifo_diffusion.interrupt import uninterrupted
+
+PATIENCE = 10.0
+"""Seconds for anything more of the work after a rank was lost: torchrun kills half a minute after its SIGTERM."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -60,7 +64,8 @@ def beside(
     comes out of the work must be on the host.
 
     An error of the work is raised here, after all that came before it.  Where the items break off with an error, what
-    comes of those there are is given first.  When this is closed, or interrupted, the work does what it was given.
+    comes of those there are is given first; where that is a lost rank, as long as it comes: the device may wait for
+    that rank for ever.  When this is closed, or interrupted, the work does what it was given.
     """
     given: SimpleQueue[tuple[A, Any] | _Word] = SimpleQueue()
     made: SimpleQueue[tuple[B] | _Failed | _Word] = SimpleQueue()
@@ -89,12 +94,17 @@ def beside(
         made.put(end)
 
     source, waiting, running = iter(items), 0, True
+    broke: BaseException | None = None
 
     def out(left: int) -> Iterator[B]:
         """What comes until only so many items are under way; below 0: all."""
         nonlocal waiting, running
         while running and waiting > left:
-            match made.get():
+            try:
+                one_more = made.get(timeout=PATIENCE if isinstance(broke, RankLost) else None)
+            except Empty:
+                return
+            match one_more:
                 case _Word.ASKS:
                     waiting -= 1
                 case _Word():
@@ -108,7 +118,6 @@ def beside(
     thread = Thread(target=run, name="beside", daemon=True)
     thread.start()
     try:
-        broke = None
         for number in count(1):
             try:
                 item = next(source)
@@ -131,7 +140,7 @@ def beside(
     finally:
         given.put(_Word.STOP)
         with uninterrupted():
-            thread.join()
+            thread.join(PATIENCE if isinstance(broke, RankLost) else None)
 
 
 @dataclass(frozen=True)

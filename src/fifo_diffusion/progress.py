@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -37,9 +36,8 @@ class Progress:
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._since, self._first = stage, now, done
-            with suppress(OSError):  # a terminal that has gone
-                self._bar.remove_task(self._task)  # a task cannot lose the total it once had
-                self._task = self._bar.add_task(stage, total=total or None, counts="")
+            self._bar.remove_task(self._task)  # a task cannot lose the total it once had
+            self._task = self._bar.add_task(stage, total=total or None, counts="")
         speed = (done - self._first) / max(now - self._since, 1e-9)
         if stage == "streaming":
             self.frames, self._speed = done, speed
@@ -49,8 +47,7 @@ class Progress:
             if total:
                 parts.append(f"{clock((total - done) / speed)} left")
         parts.append(f"peak {peak_memory() // 2**20} MB")
-        with suppress(OSError):  # a terminal that has gone
-            self._bar.update(self._task, completed=done, counts="  ".join(parts))
+        self._bar.update(self._task, completed=done, counts="  ".join(parts))
 
     def seconds_until(self, frame: int) -> float | None:
         """About when this frame comes out; None while the pace is not known."""
@@ -76,8 +73,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):
-            self._bar.stop()
+        self._bar.stop()
 
 
 def clock(seconds: float) -> str:

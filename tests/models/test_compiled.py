@@ -11,7 +11,7 @@ from cases import CASES, Case
 from torch import _dynamo as dynamo
 from torch._dynamo.utils import counters
 
-from fifo_diffusion import Engine, Plan, devices
+from fifo_diffusion import Engine, Plan, decide, devices
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.engine import State
@@ -135,3 +135,12 @@ def test_auto_compiles_on_a_gpu_that_can(
             devices.choose_compile("on", gpu, frames)
     else:
         assert devices.choose_compile("on", gpu, frames) == "on"
+
+
+def test_auto_compiles_nothing_where_prompts_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their windows have shapes of their own, which would be compiled in the midst of the video."""
+    monkeypatch.setattr(decide, "choose_compile", lambda asked, *_: "on" if asked == "auto" else asked)
+    cues = ({"at": 0, "prompt": "a bee"}, {"at": 9, "prompt": "a bus"})
+    assert decide.resolve(Run.of({"prompt": "a bee"})).compile == "on"
+    assert decide.resolve(Run.of({"prompt": "a bee", "cues": cues})).compile == "off"
+    assert decide.resolve(Run.of({"prompt": "a bee", "cues": cues, "compile": "on"})).compile == "on"

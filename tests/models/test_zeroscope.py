@@ -125,21 +125,22 @@ def test_a_decoded_encoding_has_the_shape_of_the_clip(folder: Path) -> None:
 
 
 def test_the_text_encoder_visits_its_device_and_reads_again(folder: Path) -> None:
-    """It goes there for each prompt and comes back to the CPU; a prompt that comes later is read too."""
-    reader = clip_reader(folder, torch.device("cpu:0"))  # cpu:0 stands for a GPU, told from "cpu" by its name
-    visits, move = [], reader.net.to
-
-    def moved(where: torch.device | str) -> torch.nn.Module:
-        visits.append(str(where))
-        return move(where)
-
-    reader.net.to = moved  # type: ignore[method-assign, assignment]
+    """It is there for each prompt, and at home as it was; a prompt that comes later is read too."""
+    reader, there = clip_reader(folder, CPU), list[bool]()
+    home = [parameter.data_ptr() for parameter in reader.net.parameters()]
     first, own = reader(["a red balloon"])
-    assert visits == ["cpu:0", "cpu"]
     assert own.sum() == 5  # a start, three words, an end
+    reader.net.register_forward_hook(
+        lambda net, *_: there.append(all(x.is_meta for x in (*net.parameters(), *net.buffers())))
+    )
+    reader.where = torch.device("meta")  # a device that no answer comes back from
+    with pytest.raises(NotImplementedError, match="meta"):
+        reader(["a red balloon"])
+    reader.where = CPU
     assert torch.equal(reader(["a red balloon"])[0], first)
+    assert there == [True, False]
+    assert [parameter.data_ptr() for parameter in reader.net.parameters()] == home
     assert not torch.equal(reader(["a blue fish"])[0], first)
-    assert visits == ["cpu:0", "cpu"] * 3
 
 
 def test_low_memory_keeps_the_text_encoder_off_the_device(folder: Path) -> None:
@@ -161,3 +162,14 @@ def test_a_half_precision_folder_in_pieces_loads(folder: Path) -> None:
     again = load("zeroscope", CPU, torch.float32, str(folder))
     for key, value in unet.network.float().state_dict().items():
         assert torch.equal(again.network.state_dict()[key], value), key  # type: ignore[attr-defined]
+
+
+def test_weights_have_one_name_whatever_is_not_read_beside_them(folder: Path) -> None:
+    """A machine that once fetched every kind of the same weights goes on with the video of one that did not."""
+    before = load("zeroscope", CPU, torch.float32, str(folder)).weights
+    unet = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(unet), unet.with_suffix(".bin"))
+    save_file({name: value.half() for name, value in load_file(unet).items()}, unet.with_suffix(".fp16.safetensors"))
+    assert load("zeroscope", CPU, torch.float32, str(folder)).weights == before
+    save_file({name: value + 1 for name, value in load_file(unet).items()}, unet)
+    assert load("zeroscope", CPU, torch.float32, str(folder)).weights != before

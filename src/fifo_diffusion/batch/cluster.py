@@ -62,8 +62,7 @@ class Cluster:
         self._most, self._waiting = most, deque[Task]()
         self._under_way: dict[Any, Task] = {}  # by what Ray calls the answer
         self._begun: set[int] = set()
-        self._fit = {str(node["NodeID"]) for node in there}  # asked before any work
-        self._unfit = set[str]()  # found since, whether they joined later or see the folder no more
+        self._unfit = set[str]()  # nodes found since, whether they joined later or see the folder no more
         self._stopping = False
         try:
             check_seen(self._token, there)
@@ -139,10 +138,14 @@ class Cluster:
         self._unfit.add(there.node)
         if self._stopping:
             return []
-        if not self._fit - self._unfit:
+        if not self._left():
             return [Ended(task.number, Result(name=task.job.output, state="failed", error=there.why))]
         self._waiting.append(task)
         return [Warned(task.number, f"{there.why}; this batch keeps off that node")]
+
+    def _left(self) -> set[str]:
+        """The nodes of now that were not found unfit."""
+        return {str(node["NodeID"]) for node in usable(nodes())} - self._unfit
 
     def close(self) -> None:
         import ray
@@ -163,7 +166,7 @@ class Cluster:
             )
             remote = ray.remote(max_retries=0, scheduling_strategy="SPREAD", **needs)(_do)
             how: dict[str, Any] = {"name": task.job.output}
-            if self._unfit and self._fit - self._unfit:
+            if self._unfit and self._left():
                 how["label_selector"] = {"ray.io/node-id": f"!in({', '.join(sorted(self._unfit))})"}
             self._under_way[remote.options(**how).remote(task, str(self._token), __version__, self._board)] = task
 

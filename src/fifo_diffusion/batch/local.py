@@ -20,9 +20,9 @@ from threading import Lock
 
 from fifo_diffusion.batch.jobs import Job
 from fifo_diffusion.batch.pool import PAUSE, Begun, Ended, Event, Lost, Moved, Task, Warned
+from fifo_diffusion.interrupt import STOPS
 
 _STOP = None  # in place of a task
-_STOPS = (signal.SIGINT, signal.SIGTERM)  # the driver hears those, and says so through the pipe
 
 
 @dataclass(eq=False)
@@ -164,7 +164,7 @@ def _deaf() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
@@ -179,10 +179,10 @@ def _death(code: int | None) -> str:
 
 def _serve(pipe: Connection, device: str, visible: str | None) -> None:
     """A worker: tasks until the pipe ends, which it also does when the driver is killed."""
-    for stop in _STOPS:
+    for stop in STOPS:  # the driver hears those, and says so through the pipe
         signal.signal(stop, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):  # not on Windows
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
     while True:

@@ -32,15 +32,18 @@ def info(
 
 def _in_words(name: str, value: Any) -> str:
     """As it would be said to `fifo generate`."""
-    if name == "size":
+    several = isinstance(value, tuple | list)  # other programs' tags may be of any shape
+    if name == "size" and several:
         return "x".join(map(str, value))
-    if name == "cues":
+    if name == "cues" and several and all(isinstance(cue, dict) and {"at", "prompt"} <= cue.keys() for cue in value):
         return "; ".join(f"{cue['at']}: {cue['prompt']}" + _blended(cue) for cue in value)
-    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    return ", ".join(map(str, value)) if several else str(value)
 
 
 def _blended(cue: Mapping[str, Any]) -> str:
-    also = {name: value for name, value in cue.items() if name not in ("at", "prompt") and value not in (None, 0)}
+    also = {name: value for name, value in cue.items() if name not in ("at", "prompt") and value is not None}
+    if also.get("blend") == 0:
+        del also["blend"]
     return f" ({', '.join(f'{name} {value}' for name, value in also.items())})" if also else ""
 
 

@@ -28,9 +28,10 @@ app = typer.Typer(
 class _Heard(Console):
     """For people: where nobody reads any more, its pipe broken or its terminal gone, the work goes on all the same."""
 
-    def print(self, *said: Any, **how: Any) -> None:
+    def __exit__(self, *how: Any) -> None:
+        """All that is printed, and every live line, leaves by here."""
         try:
-            super().print(*said, **how)
+            super().__exit__(*how)
         except OSError:
             self.on_broken_pipe()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ import typer
 from fifo_diffusion.cli.app import app, console, flag, option
 from fifo_diffusion.cli.values import seconds_of
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.interrupt import listen
 
 if TYPE_CHECKING:
     from fifo_diffusion.batch.jobs import Job
@@ -100,12 +100,11 @@ def _pool(ray: str | None, folder: Path, left: list[Job], workers: int | None, t
 
 
 class _Stops:
-    """The first Ctrl-C or SIGTERM is noted, the second is KeyboardInterrupt."""
+    """The first Ctrl-C, SIGTERM or end of the terminal is noted, the second is KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.came = 0
-        for stop in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(stop, self._hear)
+        listen(self._hear)
 
     def stopping(self) -> bool:
         return self.came > 0

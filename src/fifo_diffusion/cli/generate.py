@@ -51,8 +51,10 @@ def generate(
     negative_prompt: Annotated[str | None, _video("What it should not show.")] = None,
     size: Annotated[str | None, _video("WIDTHxHEIGHT in pixels, where the model allows it.")] = None,
     fps: Annotated[float | None, _video("Frames a second of the file; VideoCrafter2 hears it too.")] = None,
-    scale: Annotated[int | None, _video("Show each pixel this many times larger.")] = None,
-    crf: Annotated[int | None, _video("Encoder quality of mp4 and webm; lower is better and larger.")] = None,
+    scale: Annotated[int | None, _video("Enlarge frames so many times (default: the model's).")] = None,
+    crf: Annotated[
+        int | None, _video("Encoder quality, lower is better and larger: mp4 1-51 (default 18), webm 0-63 (24).")
+    ] = None,
     prompts: Annotated[
         list[str] | None, _story("'120: a blue whale' or '4.5s: ...': from that frame or second on.", "--prompt")
     ] = None,
@@ -166,6 +168,8 @@ def generate(
         said["frames"] = max(1, round(seconds * pace))
     elif live and frames is None:
         said["frames"] = 0
+    if live:  # as where prompts change by frame, see `decide`
+        said.setdefault("compile", "off")
     run = Run.of(said)
     if only_new and run.clip is None:
         raise BadInput("--only-new was given without a clip, so all frames are new; leave it out")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.markup import escape
 
 from fifo_diffusion.cli.app import console
 from fifo_diffusion.errors import OutOfMemory, OutputError, RankLost
-from fifo_diffusion.interrupt import STOPS, stop_listening
+from fifo_diffusion.interrupt import listen, stop_listening
 
 if TYPE_CHECKING:
     from fifo_diffusion.checkpoint import Description
@@ -29,10 +28,7 @@ def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> 
     from fifo_diffusion.progress import Progress
 
     keep_freed_memory()
-    for stop in STOPS:
-        nohup = stop not in (signal.SIGINT, signal.SIGTERM) and signal.getsignal(stop) is signal.SIG_IGN
-        if not nohup:  # Ctrl-C's is heard even where a shell's `&` has it ignored: `kill -INT` is meant
-            signal.signal(stop, _stop)
+    listen(_stop)
     progress = Progress(console, quiet)
     try:
         with progress, warnings.catch_warnings():

@@ -71,10 +71,7 @@ class World(Metric):
         self._judges: dict[str, Judge] = {}
 
     def missing(self) -> str | None:
-        try:
-            files = [judge_file(folder(), kind=kind) for kind in KINDS.values()]
-        except ImportError:  # platformdirs
-            return "platformdirs is not installed; install it with: pip install '.[evaluate]'"
+        files = [judge_file(folder(), kind=kind) for kind in KINDS.values()]
         if any(file.exists() for file in files):
             return None
         return f"the judge was not trained yet ({files[0]} is missing); train it once with: fifo evaluate gates"

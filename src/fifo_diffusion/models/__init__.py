@@ -67,6 +67,6 @@ def load(name: str, device: torch.device, dtype: torch.dtype, weights: str | Non
             model: Model = getattr(import_module(module), function)(device, dtype, weights or chosen.weights)
     except ModuleNotFoundError as error:
         raise ModelError(
-            f"{name} needs the package {error.name}, which is not installed; pip install 'fifo-diffusion[models]'"
+            f"{name} needs the package {error.name}, which is not installed; pip install '.[models]' in a clone"
         ) from error
     return model

@@ -47,5 +47,11 @@ def compiled(network: Network, device: torch.device, backend: str = "inductor") 
 
     dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, SHAPES)
     graphs = device.type == "cuda" and backend == "inductor"
-    more: dict[str, Any] = {"mode": "reduce-overhead"} if graphs else {}
+    more: dict[str, Any] = {}
+    if graphs:
+        from torch._inductor import config
+
+        # Kernels chosen by a race on the spot sum in another order once the cache of its winners is gone.
+        steady = {"deterministic": True} if hasattr(config, "deterministic") else {}
+        more = {"options": {"triton.cudagraphs": True, **steady}}
     return Compiled(torch.compile(network, dynamic=False, backend=backend, **more), graphs)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -240,9 +241,7 @@ def cache_folder() -> Path:
     """Where converted weights are kept: FIFO_CACHE, else this system's cache folder."""
     if os.environ.get("FIFO_CACHE"):
         return Path(os.environ["FIFO_CACHE"]).expanduser()
-    from platformdirs import user_cache_path
-
-    return Path(user_cache_path("fifo-diffusion", appauthor=False))
+    return user_cache_path("fifo-diffusion", appauthor=False)
 
 
 def converted(source: Path, recipe: str, convert: Callable[[Tensors, Path], None]) -> Path:

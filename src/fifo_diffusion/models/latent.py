@@ -21,7 +21,7 @@ from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.compiled import compiled
 from fifo_diffusion.models.eight_bits import in_eight_bits
-from fifo_diffusion.models.files import SINGLE, component, fingerprint
+from fifo_diffusion.models.files import SINGLE, component, fingerprint, lean
 from fifo_diffusion.models.linear import quick
 from fifo_diffusion.models.lora import add_lora
 from fifo_diffusion.models.text import Reader
@@ -144,7 +144,9 @@ class LatentModel(Model):
 
     @cached_property
     def weights(self) -> str:
-        files = [self._source] if self._source.is_file() else sorted(self._source.glob("*/*.*"))
+        here = self._source
+        names = sorted(file.relative_to(here).as_posix() for file in here.glob("*/*.*"))
+        files = [here] if here.is_file() else [here / name for name in sorted(lean(names, ["*"]))]  # what is read
         return fingerprint([*(file for file in files if file.suffix in SINGLE), *self._loras])
 
 

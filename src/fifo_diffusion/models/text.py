@@ -10,13 +10,16 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.files import component, first_line
@@ -51,14 +54,21 @@ class Reader:
             ids = ids.where(own.bool(), self.padding)
         with self._reading:
             where = self._room()
-            try:
-                net = self.net.to(where)
-                states: Tensor = net(ids.to(where), attention_mask=own.to(where) if self.masked else None)[0]
-                return states.cpu(), own.bool()
-            finally:
-                self.net.to("cpu")
-                if where.type == "cuda":
-                    torch.cuda.empty_cache()  # else the cache keeps what the networks need
+            # On CUDA on a stream of its own: a copy waits for all that its stream was asked for, and on the network's
+            # that is up to an iteration for each of hundreds of weights.
+            cuda = where.type == "cuda"
+            with torch.cuda.stream(torch.cuda.Stream(where)) if cuda else nullcontext():  # type: ignore[no-untyped-call]
+                states = self._states(ids.to(where), own.to(where) if self.masked else None)
+            if cuda:
+                torch.cuda.empty_cache()  # else the cache keeps what the networks need
+        return states, own.bool()
+
+    def _states(self, ids: Tensor, own: Tensor | None) -> Tensor:
+        """On the CPU, of tokens on the device: the encoder's weights are there meanwhile, and stay at home too."""
+        held = chain(self.net.named_parameters(), self.net.named_buffers())
+        there = {name: tensor.to(ids.device) for name, tensor in held}
+        states: Tensor = functional_call(self.net, there, (ids,), {"attention_mask": own})[0]
+        return states.cpu()
 
     def _room(self) -> torch.device:
         """Where it can read now."""

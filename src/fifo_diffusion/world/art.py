@@ -102,6 +102,8 @@ def unpacked(folder: Path, packages: Sequence[str], files: Sequence[str]) -> Pat
             for file in Path(beside, "package", "assets").iterdir():  # only whole ones come to lie there
                 file.replace(pictures / file.name)
         fetched.touch()
+    if gone := [file for file in files if not (pictures / file).exists()]:
+        raise BadInput(f"{pictures} lacks {', '.join(gone[:3])}; delete that folder, so that it is fetched again")
     return pictures
 
 

@@ -16,7 +16,7 @@ from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.world.layers import UNIT, Layer, fine, repeating, soften
@@ -108,8 +108,10 @@ def load(pictures: Path) -> dict[str, Backdrop]:
 
 
 def _opened(file: Path) -> NDArray[np.uint8]:
+    """(UNIT, width, 3), out of focus: a painting's grain is lost in the latents, and costs a small network dearly."""
     with Image.open(file) as picture:
         left, right = _FRAME * picture.width, (1 - _FRAME) * picture.width
         size = round((right - left) * UNIT / picture.height), UNIT
         box = (left, 0, right, picture.height)
-        return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS, box))
+        small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS, box)
+        return np.asarray(small.filter(ImageFilter.GaussianBlur(UNIT / 64)))

@@ -87,9 +87,9 @@ def say(
 def understood(text: str, kind: Kind = SMALL) -> dict[str, str]:
     """The attributes that a text says, by name; what moves without a word of its speed has speed "".
 
-    Of two values of one attribute the one that is said first counts, and a way by itself ("flies left") where no caption's
-    words tell the motion.  A green forest makes no green bee, and falling
-    snow nothing that falls: words of the scene, the light and the weather say nothing else.
+    Of two values of one attribute the one that is said first counts, and a way by itself ("flies left") where no
+    caption's words tell the motion.  A green forest makes no green bee, and falling snow nothing that falls: words of
+    the scene, the light and the weather say nothing else.
     """
     text = text.lower()
     tables: Mapping[str, Mapping[str, tuple[str, ...]]] = {

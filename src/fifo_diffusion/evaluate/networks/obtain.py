@@ -21,7 +21,6 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -55,8 +54,6 @@ def _loaded(name: str, device: str, cache: str | None) -> nn.Module:
 
 def missing(name: str) -> str | None:
     """Why the network cannot be had on this machine, and how it could, in one sentence; None where it can."""
-    if not os.environ.get("FIFO_CACHE") and find_spec("platformdirs") is None:
-        return "the package platformdirs is not installed; install it with: pip install '.[evaluate]'"
     if kept(name).is_file() or _installed(PUBLISHED[name]) is not None:
         return None
     known = PUBLISHED[name]
