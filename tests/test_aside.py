@@ -29,7 +29,7 @@ SMALL: dict[str, Any] = {"prompt": "-", "model": "gauss", "size": (16, 16), "par
 
 @pytest.fixture
 def aside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Making, "aside", True)
+    monkeypatch.setattr(Making, "writes_aside", True)
     monkeypatch.setattr(Session, "decodes_aside", True)
 
 
@@ -54,7 +54,7 @@ def test_the_same_file_and_no_iteration_more(frames_per: int, tmp_path: Path, mo
 
         with monkeypatch.context() as patch:
             patch.setattr(GaussianVideo, "__call__", counted)
-            patch.setattr(Making, "aside", on)
+            patch.setattr(Making, "writes_aside", on)
             patch.setattr(Session, "decodes_aside", on)
             one = fifo.generate(output=str(tmp_path / name / "a.mp4"), frames=frames_per, **SMALL)
         made.append((one.frames_sha256, calls, files(tmp_path / name)))
@@ -136,7 +136,7 @@ def test_a_frame_that_is_no_number_is_never_written_and_those_before_it_are(
     on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Noticed one iteration late where it is decoded aside."""
-    monkeypatch.setattr(Making, "aside", on)
+    monkeypatch.setattr(Making, "writes_aside", on)
     monkeypatch.setattr(Session, "decodes_aside", on)
     real, calls, first = GaussianVideo.__call__, 0, 0
 

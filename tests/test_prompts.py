@@ -352,6 +352,26 @@ def test_a_stream_can_be_closed_and_says_what_it_cannot_hear() -> None:
     assert list(live) == []
 
 
+def test_a_warning_points_at_the_users_own_line(tmp_path: Path) -> None:
+    """Not into the package, however deep in it the word was missed."""
+    video, usual = tmp_path / "a.mp4", {"partitions": 1, "guidance": 1}
+    live = fifo.stream("a whale", **usual)
+    for speak in (
+        lambda: live.say("a green wale"),
+        lambda: fifo.stream("a blue wale", **usual),
+        lambda: fifo.generate("a red wale", video, frames=1, **usual),
+        lambda: fifo.resume(video, frames="+1", prompt="a yellow wale"),
+    ):
+        with pytest.warns(UserWarning, match="'wale'") as said:
+            speak()
+        assert {warning.filename for warning in said} == {__file__}
+
+
+def test_only_new_frames_of_no_clip_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(fifo.BadInput, match="without a clip"):
+        fifo.generate("0", tmp_path / "a.mp4", only_new=True, frames=1, **SMALL)
+
+
 def test_a_state_that_is_taken_up_again_hears_nothing_late() -> None:
     """A session that goes on from a saved state may only be told what its queue has not heard."""
     run = resolve(Run.of({"prompt": "0", **SMALL, "frames": 0}))

@@ -71,7 +71,8 @@ def test_a_stream_goes_on_from_any_frame_whatever_its_decoder_remembers(
     run = causal(period, clip, monkeypatch, tmp_path)
     straight = list(Session(run).frames())
     assert len(straight) == 90
-    session, frames = Session(run, aside=True), []
+    monkeypatch.setattr(Session, "decodes_aside", True)
+    session, frames = Session(run), []
     for frame in session.frames():
         frames.append(frame)
         place = session.trail.place()

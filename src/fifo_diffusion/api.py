@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ from fifo_diffusion.decide import told as told_how
 from fifo_diffusion.engine import State
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.job import job
-from fifo_diffusion.making import Making, Warn, machine, tell_unheard
+from fifo_diffusion.making import Making, machine, tell_unheard
 from fifo_diffusion.models import card
 from fifo_diffusion.preview import check_preview
-from fifo_diffusion.runs import check_fork, check_free, check_same, choose, lengthened, same_file
+from fifo_diffusion.runs import Warn, check_fork, check_free, check_same, choose, lengthened, same_file
 from fifo_diffusion.session import Frame, Session, Watch, unwatched
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output, is_folder, piece, read_metadata
@@ -36,6 +35,14 @@ CHECKPOINT_EVERY = 30.0  # seconds
 
 def untold(text: str) -> None:
     """Nobody listens."""
+
+
+def warn_caller(text: str) -> None:
+    """A warning that points at the line of the user's that called this package, however deep in it this is."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals["__name__"].partition(".")[0] == __package__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
 
 
 class Stream(Iterator[Frame]):
@@ -68,7 +75,7 @@ class Stream(Iterator[Frame]):
         reaches = self._prompts.say(prompt, at=at, negative_prompt=negative_prompt, guidance=guidance, blend=blend)
         for text in (prompt, negative_prompt or ""):
             for remark in self._session.model.remarks(text):
-                warnings.warn(remark, stacklevel=2)
+                warn_caller(remark)
         return reaches
 
     def described(self) -> Decided:
@@ -88,7 +95,7 @@ def stream(prompt: str, **settings: Any) -> Stream:
     Raises BadInput at once for settings that are not allowed, NotFinite when the network breaks down.
     """
     session = Session(resolve(Run.of({"frames": 0, **settings, "prompt": prompt})))
-    tell_unheard(session, partial(warnings.warn, stacklevel=3))
+    tell_unheard(session, warn_caller)
     return Stream(session)
 
 
@@ -122,16 +129,33 @@ def generate(
         preview=preview,
         checkpoint_every=checkpoint_every,
         keep_checkpoints=keep_checkpoints,
-        warn=partial(warnings.warn, stacklevel=5),
     )
 
 
-def resume(video: str | Path, **changes: Any) -> Sidecar:
+def resume(
+    video: str | Path,
+    *,
+    frames: int | str | None = None,
+    seconds: float | str | None = None,
+    prompt: str | None = None,
+    at_frame: int | None = None,
+    output: str | Path | None = None,
+    preview: str | None = None,
+    checkpoint_every: float = CHECKPOINT_EVERY,
+    keep_checkpoints: bool = False,
+) -> Sidecar:
     """Go on with a video that was stopped or killed, make a finished one longer, or fork one; see `carry_on`."""
-    known = list(signature(carry_on).parameters)[1:]
-    for name in changes.keys() - known:
-        raise BadInput(f"resume has no setting {name!r}; it has {', '.join(known)}")
-    return carry_on(str(video), **{"warn": partial(warnings.warn, stacklevel=4), **changes})
+    return carry_on(
+        os.fspath(video),
+        frames=frames,
+        seconds=seconds,
+        prompt=prompt,
+        at_frame=at_frame,
+        output=output,
+        preview=preview,
+        checkpoint_every=checkpoint_every,
+        keep_checkpoints=keep_checkpoints,
+    )
 
 
 def make(
@@ -145,7 +169,7 @@ def make(
     checkpoint_every: float = CHECKPOINT_EVERY,
     keep_checkpoints: bool = False,
     watch: Watch = unwatched,
-    warn: Warn = warnings.warn,
+    warn: Warn = warn_caller,
     tell: Warn = untold,
     ready: Callable[[Session], None] | None = None,
 ) -> Sidecar:
@@ -155,6 +179,7 @@ def make(
     started this job's processes anew, the video that they had begun is gone on with.
     """
     output, preview = os.fspath(output), None if preview is None else os.fspath(preview)
+    check_only_new(run, only_new)
     full = resolve(run)
     scale = card(full.model).scale if scale is None else scale
     # As many ranks need not have come back, nor as much memory be free: what follows from that stays as it was begun.
@@ -175,10 +200,10 @@ def make(
         checkpoint_every = 0  # there is no state to go on from
     tell(told_how(full))
     making = Making(full, output, scale, crf, watch, warn, preview, ready)
-    if making.session.clip is not None:
-        tell(making.session.clip.told(card(full.model).frames))
-        making.clip_frames = 0 if only_new else len(making.session.clip)
-    return making.write(folder, checkpoint_every, keep_checkpoints)
+    clip = making.session.clip
+    if clip is not None:
+        tell(clip.told(card(full.model).frames))
+    return making.write(folder, checkpoint_every, keep_checkpoints, 0 if clip is None or only_new else len(clip))
 
 
 def carry_on(
@@ -193,7 +218,7 @@ def carry_on(
     checkpoint_every: float = CHECKPOINT_EVERY,
     keep_checkpoints: bool = False,
     watch: Watch = unwatched,
-    warn: Warn = warnings.warn,
+    warn: Warn = warn_caller,
     tell: Warn = untold,
     ready: Callable[[Session], None] | None = None,
 ) -> Sidecar:
@@ -236,9 +261,9 @@ def carry_on(
         full = resolve(run, clip_too=not entered)
         tell(told_how(full))
         making = Making(full, target, said.scale, crf, watch, warn, preview, ready)
-        making.clip_frames = said.clip_frames
         check_same(said, making.session.model.weights, machine(making.session.run.device), warn)
-        return making.write(into, checkpoint_every, keep_checkpoints, before, said if own else None, prompt)
+        same = said if own else None
+        return making.write(into, checkpoint_every, keep_checkpoints, said.clip_frames, before, same, prompt)
 
 
 def follow(group: Together) -> None:
@@ -256,6 +281,12 @@ def follow(group: Together) -> None:
         group.loaded()
         first = None if tensors is None else State.from_tensors({name: t.to(device) for name, t in tensors.items()})
         session.follow(first)
+
+
+def check_only_new(run: Run, only_new: bool) -> None:
+    """Raises BadInput where there is no clip to leave out."""
+    if only_new and run.clip is None:
+        raise BadInput("--only-new was given without a clip, so all frames are new; leave it out")
 
 
 def _check_written(

@@ -21,7 +21,6 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,33 +58,20 @@ class Description(BaseModel):
     job: str | None = None  # the start of torchrun's that made it, see `job`
 
 
-class _Head(BaseModel):
-    """What a checkpoint says beside its tensors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fifo_diffusion: str
-    run: Decided
-    weights: str
-    frame: Annotated[int, Field(ge=0)]
-    clip_frames: Annotated[int, Field(ge=0)]
-    skip: Annotated[int, Field(ge=0)]
-    frames_sha256: str
-    coded_sha256: str
-
-
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(BaseModel):
     """A stream as it stood when its file held `frame` frames."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    fifo_diffusion: str = __version__
     run: Decided  # with all that was said up to here
     weights: str
-    frame: int
-    clip_frames: int  # of these are the clip's that the run goes on from
-    skip: int  # frames that the state gives once more
+    frame: Annotated[int, Field(ge=0)]
+    clip_frames: Annotated[int, Field(ge=0)]  # of these are the clip's that the run goes on from
+    skip: Annotated[int, Field(ge=0)]  # frames that the state gives once more
     frames_sha256: str  # see `digest`: of the stream's frames so far, as in the sidecar
     coded_sha256: str  # and of all in the file, as they stand in it
-    tensors: Mapping[str, Tensor]  # the stream's state
+    tensors: Mapping[str, Tensor] = Field(exclude=True)  # the stream's state; the rest is told in the file's metadata
 
 
 def folder_beside(output: str, folder: bool) -> Path:
@@ -184,12 +170,8 @@ def under_way(folder: Path, but: str | None = None) -> bool:
 
 def commit(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all.  Raises OSError."""
-    head = _Head(
-        fifo_diffusion=__version__,
-        **{name: getattr(checkpoint, name) for name in _Head.model_fields if name != "fifo_diffusion"},
-    )
     tensors = {name: tensor.contiguous().cpu() for name, tensor in checkpoint.tensors.items()}
-    write_whole(_file(folder, checkpoint.frame), save(tensors, {"checkpoint": head.model_dump_json()}))
+    write_whole(_file(folder, checkpoint.frame), save(tensors, {"checkpoint": checkpoint.model_dump_json()}))
 
 
 def committed(folder: Path) -> list[int]:
@@ -203,21 +185,21 @@ def load(folder: Path, frame: int) -> Checkpoint | None:
     file = _file(folder, frame)
     try:
         with safe_open(file, framework="pt") as opened:
-            head = _Head.model_validate_json((opened.metadata() or {})["checkpoint"])
+            told = json.loads((opened.metadata() or {})["checkpoint"])
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (no mapping)
-    except (OSError, SafetensorError, KeyError, ValidationError):
+            found = Checkpoint(**told, tensors=tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):  # pydantic's and JSON's are ValueErrors
         return None
     said = description(folder)
-    pairs = differences(head.run, said.run) | {
-        "version": (head.fifo_diffusion, said.fifo_diffusion),
-        "weights": (head.weights, said.weights),
-        "frame": (head.frame, frame),
+    pairs = differences(found.run, said.run) | {
+        "version": (found.fifo_diffusion, said.fifo_diffusion),
+        "weights": (found.weights, said.weights),
+        "frame": (found.frame, frame),
     }
     other = ", ".join(f"{name} is {a!r} in it, not {b!r}" for name, (a, b) in pairs.items() if a != b)
     if other:
         raise BadInput(f"{file} is of another run: {other}; delete it to go on from another checkpoint")
-    kept = {name: getattr(head, name) for name in _Head.model_fields if name != "fifo_diffusion"}
-    return Checkpoint(tensors=tensors, **kept)
+    return found
 
 
 def drop(folder: Path, frames: Sequence[int]) -> None:

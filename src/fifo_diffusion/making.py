@@ -23,22 +23,19 @@ from fifo_diffusion.job import job
 from fifo_diffusion.meter import peak_memory
 from fifo_diffusion.overlap import beside
 from fifo_diffusion.preview import Preview
-from fifo_diffusion.runs import Beginning, Keeper
+from fifo_diffusion.runs import At, Beginning, Keeper, Warn
 from fifo_diffusion.session import Frame, Session, Watch
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import FrameSink, is_folder, open_sink, piece
 from fifo_diffusion.trail import Place
 from fifo_diffusion.version import __version__
 
-Warn = Callable[[str], None]
 AHEAD = 4
 """Frames that may wait to be written, while the next are made."""
 
 
 class Making:
     """Frames on their way from a session to a file, and what is written beside it."""
-
-    aside: bool | None = None  # write beside the network; None: where that pays
 
     def __init__(
         self,
@@ -52,13 +49,11 @@ class Making:
         ready: Callable[[Session], None] | None = None,
     ) -> None:
         """ready: given the session before its first frame, so that another thread may say prompts to it."""
-        self.clip_frames = 0  # of the clip that the run goes on from, to stand before its own
         self._began = time.perf_counter()
         self._output, self._scale, self._crf = output, scale, crf
         self._watch, self._warn, self._ready = watch, warn, ready
         self._keeper: Keeper | None = None
         self._digest, self._written, self._clip_written = NOTHING, 0, 0
-        self._place: Place[State] | None = None  # that goes with what is written
         self.session = Session(run, self._look, preview=None if preview is None else Preview(preview, warn=warn))
         tell_unheard(self.session, warn)
 
@@ -67,12 +62,14 @@ class Making:
         folder: Path | None,
         every: float,
         keep: bool,
+        clip_frames: int,
         before: Beginning | None = None,
         said: Description | None = None,
         prompt: str | None = None,
     ) -> Sidecar:
-        """folder: for checkpoints.  before: what there is already.  said: of the same video, where it goes on.
-        prompt: for the frames that have not entered the queue yet.
+        """folder: for checkpoints.  clip_frames: of the clip that the run goes on from, to stand before its own.
+        before: what there is already.  said: of the same video, where it goes on.  prompt: for the frames that have
+        not entered the queue yet.
         """
         session, start, place = self.session, None if before is None else before.checkpoint, None
         if start is not None:
@@ -86,12 +83,12 @@ class Making:
         if self._ready is not None:
             self._ready(session)
         if folder is not None and (every or said is not None):
-            self._keeper = self._keep(folder, every, keep, said)
+            self._keeper = self._keep(folder, every, keep, clip_frames, said)
         with self._keeper or nullcontext():  # which says that the video is whole when all else is done
             sink: FrameSink | None = None
             try:
                 with self._open(before, said) as sink:
-                    self._stream(sink, place)
+                    self._stream(sink, clip_frames, place)
             except OutputError:
                 raise  # the file is not whole: a video that had the name keeps its sidecar
             except BaseException:
@@ -116,13 +113,13 @@ class Making:
         if 0 < run.frames <= reaches:
             self._warn(_unseen(run.frames, prompt, reaches))
 
-    def _stream(self, sink: FrameSink, place: Place[State] | None) -> None:
+    def _stream(self, sink: FrameSink, clip_frames: int, place: Place[State] | None) -> None:
         try:
             if self._keeper is not None:
                 self._keeper.begin(sink)
             with closing(self.session.frames(place)) as made:
                 frames = ((frame, self._now()) for frame in made)
-                taken = partial(self._take, sink)
+                taken = partial(self._take, sink, clip_frames)
                 for _ in beside(taken, frames, ahead=AHEAD) if self.writes_aside else taken(frames):
                     pass
         except BrokenPipeError:
@@ -138,28 +135,29 @@ class Making:
         if self._output == "-":  # to write is to copy, and to wait for a reader is to be stopped by Ctrl-C
             return False
         # Apple's MPS takes work from one thread at a time: two abort the process.
-        return self.session.model.device.type == "cuda" if self.aside is None else self.aside
+        return self.session.model.device.type == "cuda"
 
-    def _take(self, sink: FrameSink, frames: Iterator[tuple[Frame, Place[State] | None]]) -> Iterator[None]:
+    def _take(
+        self, sink: FrameSink, clip_frames: int, frames: Iterator[tuple[Frame, Place[State] | None]]
+    ) -> Iterator[None]:
         """Each frame comes with where the stream was.  Ctrl-C waits meanwhile, so that the file and what is said of it
         agree.
         """
         for frame, place in frames:
-            self._put_clip(sink)
+            self._put_clip(sink, clip_frames)
             with self._whole():
-                self._place = place
-                self._put(sink, frame)
+                self._put(sink, frame, place)
             yield
 
     def _whole(self) -> AbstractContextManager[None]:
         """A step that Ctrl-C must not cut; it may where a reader could let it wait for ever."""
         return nullcontext() if self._output == "-" else uninterrupted()
 
-    def _put_clip(self, sink: FrameSink) -> None:
+    def _put_clip(self, sink: FrameSink, clip_frames: int) -> None:
         """The clip's own frames, once, and only when the first new one is there: a start that fails leaves no file, nor
         do Ctrl-C meanwhile and a clip that is damaged in its midst.
         """
-        if self._clip_written >= self.clip_frames or self.session.clip is None:
+        if self._clip_written >= clip_frames or self.session.clip is None:
             return
         try:
             with self.session.meter.time("write"):
@@ -174,26 +172,21 @@ class Making:
             sink.abandon()
             raise
 
-    def _put(self, sink: FrameSink, frame: Frame) -> None:
+    def _put(self, sink: FrameSink, frame: Frame, place: Place[State] | None) -> None:
         with self.session.meter.time("write"):
             sink.write(frame)
         self._digest, self._written = link(self._digest, frame.data), self._written + 1
-        if self._keeper is not None:
-            self._keeper.after(self._clip_written + self._written, self._digest)
+        if self._keeper is not None and place is not None:
+            self._keeper.after(At(place, self._clip_written, self._digest))
 
     def _now(self) -> Place[State] | None:
         """Where the stream is, for a checkpoint; other methods than FIFO keep none."""
         return None if self._keeper is None else self.session.trail.place()
 
-    def _placed(self) -> Place[State]:
-        assert self._place is not None
-        return self._place
-
     def _look(self, stage: str, done: int, total: int) -> None:
         if stage == "run-in" and self._keeper is not None:
             with uninterrupted():
-                self._place = self._now()
-                self._keeper.hidden(self._digest)
+                self._keeper.hidden(At(self.session.trail.place(), self._clip_written, self._digest))
         self._watch(stage, done, total)
 
     def _open(self, before: Beginning | None, said: Description | None) -> FrameSink:
@@ -209,7 +202,7 @@ class Making:
             partial=None if said is None or said.partial is None else Path(self._output).parent / said.partial,
         )
 
-    def _keep(self, folder: Path, every: float, keep: bool, said: Description | None) -> Keeper:
+    def _keep(self, folder: Path, every: float, keep: bool, clip_frames: int, said: Description | None) -> Keeper:
         session, run = self.session, self.session.run
         frames = piece(self._output, run.fps)
         assert frames is not None
@@ -221,7 +214,7 @@ class Making:
             crf=self._crf,
             machine=machine(run.device),
             weights=session.model.weights,
-            clip_frames=self.clip_frames,
+            clip_frames=clip_frames,
             whole=None if said is None else said.whole,
             coded_sha256=None if said is None else said.coded_sha256,
             job=None if (here := job()) is None else here.mark,
@@ -233,8 +226,6 @@ class Making:
             frames,
             every,
             keep,
-            self._placed,
-            lambda: self._clip_written,
             session.described,
             self._warn,
         )

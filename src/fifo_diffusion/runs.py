@@ -25,6 +25,20 @@ from fifo_diffusion.trail import Place
 Warn = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class At:
+    """Where a run is: what goes on from there, and what the file holds by then."""
+
+    place: Place[State]
+    clip_frames: int  # in the file, before the run's own
+    frames_sha256: str  # of the run's own
+
+    @property
+    def frame(self) -> int:
+        """How many the file holds."""
+        return self.clip_frames + self.place.frame
+
+
 class Keeper:
     """Commits checkpoints of a running stream, once the frames before them are on the disk.
 
@@ -42,14 +56,12 @@ class Keeper:
         piece: int,
         every: float,
         keep_all: bool,
-        place: Callable[[], Place[State]],
-        clip_frames: Callable[[], int],
         described: Callable[[], Decided],
         warn: Warn,
     ) -> None:
         self._folder, self._description, self._before = folder, description, before
         self._piece, self._every, self._keep_all = piece, every or math.inf, keep_all
-        self._place, self._clip_frames, self._described, self._warn = place, clip_frames, described, warn
+        self._described, self._warn = described, warn
         self._waiting: deque[Checkpoint] = deque()  # until their frames are on the disk; two or three
         self._next = time.monotonic() + self._every
         self._sink: FrameSink | None = None
@@ -78,19 +90,19 @@ class Keeper:
             later = [frame for frame in checkpoints.committed(self._folder) if frame > sink.frames]
             checkpoints.drop(self._folder, later)  # of frames that are made again
 
-    def hidden(self, frames_sha256: str) -> None:
+    def hidden(self, at: At) -> None:
         """An iteration of the run-in is done."""
         self._describe_anew()
         if time.monotonic() >= self._next:
             self._waiting.clear()
-            self._wait(0, frames_sha256)
+            self._wait(at)
             self._commit_settled()
 
-    def after(self, frame: int, frames_sha256: str) -> None:
-        """The file holds so many frames.  Raises OutputError when the file has gone."""
+    def after(self, at: At) -> None:
+        """The file holds another frame.  Raises OutputError when the file has gone."""
         self._describe_anew()
-        if frame % self._piece == 0:
-            self._wait(frame, frames_sha256)
+        if at.frame % self._piece == 0:
+            self._wait(at)
         if time.monotonic() >= self._next:
             self._commit_settled()
 
@@ -126,23 +138,21 @@ class Keeper:
             checkpoints.put_back(self._folder)
             self._sink = None  # there is nothing more to say of this run
 
-    def _wait(self, frame: int, frames_sha256: str) -> None:
-        place, sink = self._place(), self._sink
+    def _wait(self, at: At) -> None:
+        sink = self._sink
         assert sink is not None
-        clip = self._clip_frames()
-        assert clip + place.frame == frame
         while len(self._waiting) > 1 and self._waiting[1].frame <= sink.settled:
             self._waiting.popleft()
         self._waiting.append(
             Checkpoint(
                 run=self._described(),
                 weights=self._description.weights,
-                frame=frame,
-                clip_frames=clip,
-                skip=place.skip,
-                frames_sha256=frames_sha256,
+                frame=at.frame,
+                clip_frames=at.clip_frames,
+                skip=at.place.skip,
+                frames_sha256=at.frames_sha256,
                 coded_sha256=sink.digest,
-                tensors=place.state.tensors(),
+                tensors=at.place.state.tensors(),
             )
         )
 

@@ -65,7 +65,6 @@ class Session:
     preview: Preview | None = None
     group: Together | None = field(default_factory=together)
     trail: Trail[State] = field(default_factory=Trail)  # where the stream could be begun again
-    aside: bool | None = None  # decode beside the network; None: where that pays
 
     @cached_property
     def model(self) -> Model:
@@ -344,8 +343,6 @@ class Session:
         """Where the device has streams, and memory for an evaluation and a frame at once.  On a CPU both would want the
         same cores, and Apple's MPS has one stream.
         """
-        if self.aside is not None:
-            return self.aside
         return self.model.device.type == "cuda" and self.run.memory == "high"
 
     def _seen(self, frames: Iterator[Frame], made: int, skip: int) -> Iterator[Frame]:
