@@ -32,7 +32,8 @@ from fifo_diffusion.evaluate.choosing import choose
 from fifo_diffusion.evaluate.metric import Video
 from fifo_diffusion.evaluate.picture import Picture
 from fifo_diffusion.evaluate.reading import open_video
-from fifo_diffusion.sinks import Frame, open_sink
+from fifo_diffusion.names import Frame
+from fifo_diffusion.sinks import open_sink
 from report import Row, show
 
 

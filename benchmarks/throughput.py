@@ -52,12 +52,12 @@ from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.latent import Table
 from fifo_diffusion.models.unet3d import FrameUNet
 from fifo_diffusion.models.videocrafter import VARIANTS, VideoCrafter
+from fifo_diffusion.names import Frame
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.overlap import beside
 from fifo_diffusion.prompts import OnePrompt
 from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import scaled_linear_betas
-from fifo_diffusion.session import Frame
 from fifo_diffusion.sinks import FrameSink, open_sink
 from fifo_diffusion.windows import Plan
 from report import bars, show

@@ -41,8 +41,8 @@ from fifo_diffusion.evaluate.networks import i3d, obtain
 from fifo_diffusion.evaluate.reading import find, open_video
 from fifo_diffusion.models import card
 from fifo_diffusion.models.latte_classes import CLASSES
+from fifo_diffusion.names import Frame
 from fifo_diffusion.session import Session
-from fifo_diffusion.sinks import Frame
 from fifo_diffusion.whole import write_whole
 from report import Row, show
 

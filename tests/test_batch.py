@@ -26,7 +26,7 @@ from fifo_diffusion.batch.local import _STOP, Local, _start
 from fifo_diffusion.batch.results import Result, Results, fingerprint
 from fifo_diffusion.batch.table import Table
 from fifo_diffusion.errors import BadInput, FifoError, OutputError
-from fifo_diffusion.session import Watch
+from fifo_diffusion.names import Watch
 from fifo_diffusion.sinks import read_frames
 
 pytestmark = pytest.mark.xdist_group("processes")  # many of them at once, so one such test at a time

@@ -19,7 +19,8 @@ from fifo_diffusion import api, sidecar
 from fifo_diffusion.config import Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput, OutputError
-from fifo_diffusion.sinks import Frame, read_frames
+from fifo_diffusion.names import Frame
+from fifo_diffusion.sinks import read_frames
 from fifo_diffusion.sources import Clip
 
 BALLOON = Path(__file__).parents[1] / "docs" / "balloon.webp"  # 60 frames, 10 a second, 192x192

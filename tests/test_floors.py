@@ -7,13 +7,14 @@
     3  models  methods  decode  sinks  prompts  guidance  execute  ranks  together  sources  preview  checkpoint
     2  engine  baseclip  sidecar  script  job  groups
     1  schedule  windows  noise  config  world  devices  meter  lost  memory  overlap  whole  media
-    0  protocols  errors  version  digest  trail  interrupt  letters  packages
+    0  protocols  names  errors  version  digest  trail  interrupt  letters  packages
 
 `__init__`, `__main__` and `api` are the door: they may know every room.  A room is a module or a package;
 what is inside one package is its own affair.  The command line and a batch's workers may also know `api`.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,42 +28,8 @@ import fifo_diffusion
 NAME = "fifo_diffusion"
 ROOT = Path(fifo_diffusion.__path__[0])
 
-FLOORS = [
-    {"protocols", "errors", "version", "digest", "trail", "interrupt", "letters", "packages"},
-    {
-        "schedule",
-        "windows",
-        "noise",
-        "config",
-        "world",
-        "devices",
-        "meter",
-        "lost",
-        "memory",
-        "overlap",
-        "whole",
-        "media",
-    },
-    {"engine", "baseclip", "sidecar", "script", "job", "groups"},
-    {
-        "models",
-        "methods",
-        "decode",
-        "sinks",
-        "prompts",
-        "guidance",
-        "execute",
-        "ranks",
-        "together",
-        "sources",
-        "preview",
-        "checkpoint",
-    },
-    {"decide", "dealing", "evaluate", "training", "progress", "doctor", "runs"},
-    {"session"},
-    {"making", "batch"},
-    {"cli"},
-]
+assert __doc__ is not None
+FLOORS = [set(names) for _, *names in sorted(map(str.split, re.findall(r"^ +\d .*", __doc__, re.MULTILINE)))]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 DOOR = {"__init__", "__main__", "api"}
 # Noise is sent to a device.  A model may use decode's helpers, a method asks a model's card what it can do, a batch's

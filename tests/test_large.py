@@ -108,6 +108,9 @@ def test_captions_hold_known_words_and_what_is_drawn(art: Art) -> None:
         assert not (caption.scene in ("space", "city", "reef", "castle") and (caption.light or caption.weather))
     for name, values in (("scene", 13), ("light", 3), ("weather", 4), ("subject", 24), ("colour", 7)):
         assert len({getattr(caption, name) for caption in drawn}) == values
+    grey, blue = (Caption("elephant", colour, "meadow", "up") for colour in ("", "blue"))
+    assert plain(grey) == "an elephant moving up over a meadow"
+    assert plain(blue) == "a blue elephant moving up over a meadow"
 
 
 def test_light_dims_fog_greys_and_what_falls_falls(art: Art) -> None:

@@ -27,9 +27,10 @@ from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Batched
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models.gauss import GaussianVideo
+from fifo_diffusion.names import Frame
 from fifo_diffusion.prompts import KEPT, Table, WholeQueue, mix
 from fifo_diffusion.protocols import Cond
-from fifo_diffusion.session import Frame, Session
+from fifo_diffusion.session import Session
 from fifo_diffusion.together import Together
 from fifo_diffusion.windows import Keep
 
@@ -292,7 +293,7 @@ def test_said_live_is_scripted_from_the_start(
 
 # --- a running stream ---
 
-SMALL = {"model": "gauss", "size": (6, 6), "partitions": 1}
+SMALL: dict[str, Any] = {"model": "gauss", "size": (6, 6), "partitions": 1}
 
 
 @pytest.mark.filterwarnings("ignore:the video ends at")
@@ -354,7 +355,7 @@ def test_a_stream_can_be_closed_and_says_what_it_cannot_hear() -> None:
 
 def test_a_warning_points_at_the_users_own_line(tmp_path: Path) -> None:
     """Not into the package, however deep in it the word was missed."""
-    video, usual = tmp_path / "a.mp4", {"partitions": 1, "guidance": 1}
+    video, usual = tmp_path / "a.mp4", dict[str, Any](partitions=1, guidance=1)
     live = fifo.stream("a whale", **usual)
     for speak in (
         lambda: live.say("a green wale"),

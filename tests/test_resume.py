@@ -30,7 +30,8 @@ from fifo_diffusion.config import Cue, Decided, Run
 from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.interrupt import uninterrupted
 from fifo_diffusion.job import Job
-from fifo_diffusion.session import Frame, Session, Watch
+from fifo_diffusion.names import Frame, Watch
+from fifo_diffusion.session import Session
 from fifo_diffusion.sinks import VideoSink, open_sink, read_frames, video
 from fifo_diffusion.sinks import folder as pictures
 from fifo_diffusion.sinks.folder import PngSink

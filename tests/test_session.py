@@ -15,7 +15,8 @@ from fifo_diffusion.decide import resolve
 from fifo_diffusion.decode import psnr, to_frames, to_pixels
 from fifo_diffusion.errors import BadInput, DeviceError, OutputError
 from fifo_diffusion.models.gauss import Gauss
-from fifo_diffusion.session import Frame, Session
+from fifo_diffusion.names import Frame
+from fifo_diffusion.session import Session
 from fifo_diffusion.sinks import VideoSink, read_frames
 from fifo_diffusion.windows import Keep
 

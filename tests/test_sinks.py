@@ -18,9 +18,9 @@ import pytest
 from PIL import Image
 
 from fifo_diffusion.errors import BadInput, FifoError, OutputError
+from fifo_diffusion.names import Frame
 from fifo_diffusion.sinks import (
     Begun,
-    Frame,
     NullSink,
     check_output,
     held,

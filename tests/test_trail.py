@@ -16,7 +16,8 @@ from fifo_diffusion.config import Cue, Decided, Run
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.models.cards import MODELS
 from fifo_diffusion.models.gauss import Gauss
-from fifo_diffusion.session import Frame, Session
+from fifo_diffusion.names import Frame
+from fifo_diffusion.session import Session
 from fifo_diffusion.trail import Trail
 
 PER_LATENT = 4

@@ -23,9 +23,10 @@ from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.job import job
 from fifo_diffusion.making import Making, machine, tell_unheard
 from fifo_diffusion.models import card
+from fifo_diffusion.names import Frame, Warn, Watch
 from fifo_diffusion.preview import check_preview
-from fifo_diffusion.runs import Warn, check_fork, check_free, check_same, choose, lengthened, same_file
-from fifo_diffusion.session import Frame, Session, Watch, unwatched
+from fifo_diffusion.runs import check_fork, check_free, check_same, choose, lengthened, same_file
+from fifo_diffusion.session import Session, unwatched
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output, is_folder, piece, read_metadata
 from fifo_diffusion.together import Together

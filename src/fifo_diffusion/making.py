@@ -21,10 +21,11 @@ from fifo_diffusion.errors import OutputError
 from fifo_diffusion.interrupt import uninterrupted
 from fifo_diffusion.job import job
 from fifo_diffusion.meter import peak_memory
+from fifo_diffusion.names import Frame, Warn, Watch
 from fifo_diffusion.overlap import beside
 from fifo_diffusion.preview import Preview
-from fifo_diffusion.runs import At, Beginning, Keeper, Warn
-from fifo_diffusion.session import Frame, Session, Watch
+from fifo_diffusion.runs import At, Beginning, Keeper
+from fifo_diffusion.session import Session
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import FrameSink, is_folder, open_sink, piece
 from fifo_diffusion.trail import Place

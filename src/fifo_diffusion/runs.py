@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,9 @@ from fifo_diffusion.config import Decided, Run
 from fifo_diffusion.digest import NOTHING
 from fifo_diffusion.engine import State
 from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.names import Warn
 from fifo_diffusion.sinks import Begun, FrameSink, held, is_folder
 from fifo_diffusion.trail import Place
-
-Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -220,18 +219,10 @@ def choose(folder: Path, description: Description, at: int | None, warn: Warn) -
     Raises BadInput when the video is not the one that this run made, a checkpoint is of another run, or there is
     none at or before `at`.
     """
-    frames = checkpoints.committed(folder)
+    frames, whole = checkpoints.committed(folder), description.whole
     output = folder.parent / description.output
     files = [output] if description.partial is None else [folder.parent / description.partial, output]
-    wanted = {*frames, description.whole}
-    count: dict[Path, int] = {}
-    digests: dict[tuple[Path, int], str] = {}
-    for file in files:
-        for number, digest in enumerate(held(file) if file.exists() else (), 1):
-            count[file] = number
-            if number in wanted:
-                digests[file, number] = digest
-    whole = description.whole
+    count, digests = _found(files, {*frames, whole})
     if (
         description.partial is None
         and whole is not None
@@ -259,24 +250,39 @@ def choose(folder: Path, description: Description, at: int | None, warn: Warn) -
             if digests.get((file, frame)) == found.coded_sha256:
                 return Beginning(found, Begun(file, frame, found.coded_sha256, count[file]))
         unmatched = unmatched or frame
-    if unmatched and at is None:  # to begin again would write over what there is, or forget what can be put back
-        if not source.exists():
-            raise BadInput(
-                f"{source} is not there, which held the frames up to {unmatched}; put it back, or delete {folder} and "
-                "make the video anew"
-            )
-        raise BadInput(
-            f"{source} does not hold the frames before its checkpoint of frame {unmatched}, nor before an earlier one: "
-            f"one of them was changed or taken away; put it back, or move {source} and {folder} away and make the "
-            f"video anew"
-        )
     if at is not None:
         kept = ", ".join(map(str, reversed(frames))) or "none"
         raise BadInput(
             f"there is no checkpoint at or before frame {at} whose frames are there; those kept are at {kept} "
             f"(--keep-checkpoints keeps more of a finished video)"
         )
+    if unmatched:  # to begin again would write over what there is, or forget what can be put back
+        raise BadInput(_taken_away(source, folder, unmatched))
     return Beginning(None, nothing)
+
+
+def _found(files: Sequence[Path], wanted: Set[int | None]) -> tuple[dict[Path, int], dict[tuple[Path, int], str]]:
+    """How many frames each file that is there holds, and its digest at those that are wanted."""
+    count: dict[Path, int] = {}
+    digests: dict[tuple[Path, int], str] = {}
+    for file in files:
+        for number, digest in enumerate(held(file) if file.exists() else (), 1):
+            count[file] = number
+            if number in wanted:
+                digests[file, number] = digest
+    return count, digests
+
+
+def _taken_away(source: Path, folder: Path, frame: int) -> str:
+    if not source.exists():
+        return (
+            f"{source} is not there, which held the frames up to {frame}; put it back, or delete {folder} and make the "
+            "video anew"
+        )
+    return (
+        f"{source} does not hold the frames before its checkpoint of frame {frame}, nor before an earlier one: one of "
+        f"them was changed or taken away; put it back, or move {source} and {folder} away and make the video anew"
+    )
 
 
 def lengthened(

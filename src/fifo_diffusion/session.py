@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -29,6 +29,7 @@ from fifo_diffusion.methods.setting import Setting
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.lora import find_lora
 from fifo_diffusion.models.split import Part
+from fifo_diffusion.names import Frame, Watch
 from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.overlap import beside
 from fifo_diffusion.preview import Preview, Queue
@@ -38,9 +39,6 @@ from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.sources import Clip
 from fifo_diffusion.together import Together, in_step, together
 from fifo_diffusion.trail import Place, Trail
-
-Frame = NDArray[np.uint8]
-Watch = Callable[[str, int, int], None]  # stage, done, of how many (0: endless)
 
 
 class Came(NamedTuple):
@@ -272,14 +270,8 @@ class Session:
             return
         decoder, start = self.model.decoder(), self._first() if place is None else place.state
         per_latent = models.card(self.run.model).frames_per_latent
-        known: tuple[Tensor, ...] = ()
-        if per_latent == decoder.period == 1 and decoder.memory == 0:
-            pass  # each frame is decoded by itself
-        elif start.given is not None:
-            # A decoder that remembers must have seen the clip; what it makes of that is not shown again.
-            skip, known = skip + models.card(self.run.model).frames, torch.split(start.given, 1, dim=2)
-        elif start.seen is not None:  # likewise; and of the latent after these the trail counts the last frame alone
-            skip, known = skip + start.seen.shape[2] * per_latent, torch.split(start.seen, 1, dim=2)
+        known, again = self._known(start, decoder)
+        skip += again
         lead = 0 if self.run.clip is None else models.card(self.run.model).window
         self.trail.begin(decoder.period, per_latent, made, lead)
         last = None
@@ -296,6 +288,19 @@ class Session:
             frames.close()
             if self.group is not None:
                 self.group.dismiss()
+
+    def _known(self, start: State, decoder: Decoder) -> tuple[Sequence[Tensor], int]:
+        """The latents that a decoder which remembers must have seen, and how many frames, not to be shown again, it
+        makes of them.
+        """
+        card = models.card(self.run.model)
+        if card.frames_per_latent == decoder.period == 1 and decoder.memory == 0:
+            return (), 0  # each frame is decoded by itself
+        if start.given is not None:  # the clip
+            return torch.split(start.given, 1, dim=2), card.frames
+        if start.seen is not None:  # of the latent after these the trail counts the last frame alone
+            return torch.split(start.seen, 1, dim=2), start.seen.shape[2] * card.frames_per_latent
+        return (), 0
 
     @property
     def _made_by_all(self) -> bool:

@@ -33,11 +33,10 @@ from numpy.typing import NDArray
 
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.media import reading, upright
+from fifo_diffusion.names import Frame
 
 if TYPE_CHECKING:
     from PIL import Image
-
-Frame = NDArray[np.uint8]  # (H, W, 3), red green blue
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _DAMAGED = (OSError, EOFError, IndexError, ValueError, SyntaxError)  # what PIL raises for a file that was cut

@@ -20,7 +20,8 @@ from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.wan import Streamed, Wan, reach, wan
-from fifo_diffusion.session import Frame, Session
+from fifo_diffusion.names import Frame
+from fifo_diffusion.session import Session
 
 CPU = torch.device("cpu")
 

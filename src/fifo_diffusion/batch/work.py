@@ -27,8 +27,8 @@ from fifo_diffusion.devices import keep_freed_memory
 from fifo_diffusion.errors import BadInput, FifoError, OutOfMemory, OutputError, in_short
 from fifo_diffusion.memory import no_memory_left
 from fifo_diffusion.models import card
-from fifo_diffusion.runs import Warn, choose
-from fifo_diffusion.session import Watch
+from fifo_diffusion.names import Warn, Watch
+from fifo_diffusion.runs import choose
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output, read_frames, read_metadata
 

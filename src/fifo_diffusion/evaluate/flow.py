@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fifo_diffusion.evaluate.metric import Meter, Metric, Quantity, Reading, Video
+from fifo_diffusion.names import Frame
 
-Frame = NDArray[np.uint8]  # (h, w, 3)
 Flow = NDArray[np.float32]  # (h, w, 2): where each pixel of the later frame was in the earlier one, from it, in pixels
 
 LEAST, MOST = 128, 256  # pixels of the shorter side while the flow is sought

@@ -9,9 +9,10 @@ import torch
 from torch.nn.functional import interpolate
 
 from fifo_diffusion.evaluate import flow
-from fifo_diffusion.evaluate.flow import Flow, FlowMeter, Frame, quantities
+from fifo_diffusion.evaluate.flow import Flow, FlowMeter, quantities
 from fifo_diffusion.evaluate.metric import Meter, Metric, Video
 from fifo_diffusion.evaluate.networks import obtain, raft
+from fifo_diffusion.names import Frame
 
 
 class RaftMotion(Metric):

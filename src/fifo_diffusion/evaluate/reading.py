@@ -25,7 +25,8 @@ from fifo_diffusion.errors import BadInput
 from fifo_diffusion.evaluate.metric import Video
 from fifo_diffusion.letters import writable
 from fifo_diffusion.media import reading
-from fifo_diffusion.sinks import Frame, read_frames, read_metadata
+from fifo_diffusion.names import Frame
+from fifo_diffusion.sinks import read_frames, read_metadata
 from fifo_diffusion.sources import natural, opened, pictures
 
 VIDEOS = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v", ".gif", ".mpg", ".mpeg", ".webp"})

@@ -17,7 +17,7 @@ Knows nothing of torch, models or queues.  Letters: H W height and width in pixe
 """
 
 from fifo_diffusion.letters import is_folder
-from fifo_diffusion.sinks.base import Frame, FrameSink
+from fifo_diffusion.sinks.base import FrameSink
 from fifo_diffusion.sinks.coded import Begun, held, piece
 from fifo_diffusion.sinks.folder import PngSink
 from fifo_diffusion.sinks.metadata import read_metadata
@@ -28,7 +28,6 @@ from fifo_diffusion.sinks.video import VideoSink
 
 __all__ = [
     "Begun",
-    "Frame",
     "FrameSink",
     "NullSink",
     "PngSink",

@@ -8,13 +8,11 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fifo_diffusion.digest import NOTHING
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.interrupt import uninterrupted
-
-Frame = NDArray[np.uint8]  # (H, W, 3), red green blue
+from fifo_diffusion.names import Frame
 
 
 class FrameSink(ABC):

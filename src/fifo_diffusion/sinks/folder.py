@@ -10,7 +10,8 @@ from pathlib import Path
 
 from fifo_diffusion.digest import link
 from fifo_diffusion.errors import OutputError
-from fifo_diffusion.sinks.base import Frame, FrameSink
+from fifo_diffusion.names import Frame
+from fifo_diffusion.sinks.base import FrameSink
 from fifo_diffusion.sinks.coded import Begun, picture_name
 from fifo_diffusion.whole import to_disk
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from fifo_diffusion.errors import OutputError
-from fifo_diffusion.sinks.base import Frame, FrameSink
+from fifo_diffusion.names import Frame
+from fifo_diffusion.sinks.base import FrameSink
 
 
 class NullSink(FrameSink):

@@ -10,7 +10,7 @@ import numpy as np
 
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.media import reading, upright
-from fifo_diffusion.sinks.base import Frame
+from fifo_diffusion.names import Frame
 
 
 def read_frames(path: str | Path) -> Iterator[Frame]:

@@ -15,7 +15,8 @@ import numpy as np
 from fifo_diffusion.digest import link
 from fifo_diffusion.errors import OutputError
 from fifo_diffusion.media import reading, writing
-from fifo_diffusion.sinks.base import Frame, FrameSink
+from fifo_diffusion.names import Frame
+from fifo_diffusion.sinks.base import FrameSink
 from fifo_diffusion.sinks.coded import Begun, packets, piece
 from fifo_diffusion.sinks.kinds import KINDS
 from fifo_diffusion.whole import to_disk

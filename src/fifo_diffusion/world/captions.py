@@ -54,7 +54,12 @@ def plain(caption: Caption) -> str:
         _LIGHT[caption.light][0],
         _WEATHER[caption.weather][0],
     )
-    return " ".join(p for p in parts if p)
+    return _sentence(*parts)
+
+
+def _sentence(*parts: str) -> str:
+    """With "an" before a vowel."""
+    return re.sub(r"^a(?= [aeiou])", "an", " ".join(" ".join(parts).split()))
 
 
 def say(
@@ -78,10 +83,10 @@ def say(
     action = f"{speed} {motion}" if rng.random() < 0.4 else f"{motion} {speed}"
     place = instead.get(caption.scene, PLACES[caption.scene].words)
     where = maybe(f"{rng.choice(_OVER)} {rng.choice(place)}")
-    said = f"a {maybe(caption.colour)} {maybe(subject)} {maybe(action)} {where}"
+    parts = ["a", maybe(caption.colour), maybe(subject), maybe(action), where]
     if kind.skies:
-        said += f" {rng.choice(_LIGHT[caption.light])} {rng.choice(_WEATHER[caption.weather])}"
-    return " ".join(said.split())
+        parts += [str(rng.choice(_LIGHT[caption.light])), str(rng.choice(_WEATHER[caption.weather]))]
+    return _sentence(*parts)
 
 
 def understood(text: str, kind: Kind = SMALL) -> dict[str, str]:
@@ -135,7 +140,7 @@ def _bare(words: str) -> str:
 
 def vocabulary(kind: Kind = SMALL) -> list[str]:
     """Every word a caption can hold, sorted."""
-    texts = [*(colour for subject in kind.subjects for colour in kind.colours(subject)), *_OVER, "a"]
+    texts = [*(colour for subject in kind.subjects for colour in kind.colours(subject)), *_OVER, "a", "an"]
     texts += [w for s in kind.subjects.values() for w in s.words] + [w for s in kind.scenes for w in PLACES[s].words]
     tables = (_MOVING, _SPEED, *((_LIGHT, _WEATHER) if kind.skies else ()))
     texts += [w for table in tables for ways in table.values() for w in ways]
