@@ -271,7 +271,8 @@ def main() -> None:
         kept = said.kept or said.folder / "compare-quality.jsonl"
         made = fill(cells, kept, ["quality", "--folder", str(said.folder)])
         render(said.folder, said.seeds, said.frames)
-        about = f"{said.frames} frames, {'' if said.settings else f'n {n}, '}{said.seeds} seeds"
+        of = f"ways of {said.model}" if said.settings else f"n {n}"
+        about = f"{said.frames} frames, {of}, {said.seeds} seeds"
         show(f"methods: share of frames by motion, {about}", list(motions(made)))
         show(f"methods: what shows and drift behind each, {about}", list(scores(made)))
 

@@ -5,6 +5,7 @@
 First with the exact Gaussian video, where nothing is lost but by the method: the correlation of the new frames with
 the clip's last (a true video's is .9 to the distance), when the queue goes on from the clip, and when the clip is
 noised to the tail of the queue and made anew (the start that suits a model's own base clip), its frames dropped.
+"calls before" are the network's before the iteration that the first new frame comes off.
 
 Then the embedded model on real clips of held-out scenes: the judge's verdict on the new frames, prompted with the
 clip's true caption and with "a", which says nothing.  The rest of the same clip, as rendered, is judged beside them.
@@ -40,6 +41,7 @@ from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import HELD_OUT_VARIANTS, Caption, World
 from fifo_diffusion.world.kinds import SMALL
 from report import Row, show
+from start import Counted
 
 Frames = NDArray[np.uint8]
 RHO, SIDE, PART = 0.9, 24, 16  # PART: new frames that are judged together
@@ -49,18 +51,22 @@ def exact(partitions: int, eta: float) -> list[Row]:
     window = card("embedded").window
     plan = Plan(window, partitions, "last")
     schedule = rectified_flow(plan.levels)
-    network = Batched(GaussianVideo(schedule, RHO), 64)
-    engine = Engine(plan=plan, schedule=schedule, execute=network, condition=nothing, noise=SeededNoise(0), eta=eta)
+    network = Counted(GaussianVideo(schedule, RHO))
+    execute = Batched(network, 64)
+    engine = Engine(plan=plan, schedule=schedule, execute=execute, condition=nothing, noise=SeededNoise(0), eta=eta)
     rng = torch.Generator().manual_seed(1)
     clip = torch.randn(1, 4, window, SIDE, SIDE, generator=rng, dtype=torch.float64)
     for i in range(1, window):
         clip[:, :, i] = RHO * clip[:, :, i - 1] + (1 - RHO**2) ** 0.5 * clip[:, :, i]
 
     def row(name: str, state: State, drop: int) -> Row:
-        frames = [frame[:, :, 0] for frame, _ in islice(engine.stream(state), drop + 4)][drop:]
-        last = clip[:, :, -1]
-        held = [float((frame * last).mean() / last.square().mean()) for frame in frames]
-        return {"queue": name, "n": partitions, "eta": eta, **{f"frame {i}": h for i, h in enumerate(held)}}
+        stream, last, network.windows = engine.stream(state), clip[:, :, -1], 0
+        first = [frame for frame, _ in islice(stream, drop + 1)][-1]
+        before = network.windows - len(plan.windows)
+        frames = [first, *(frame for frame, _ in islice(stream, 3))]
+        held = [float((frame[:, :, 0] * last).mean() / last.square().mean()) for frame in frames]
+        kept = {f"frame {i}": h for i, h in enumerate(held)}
+        return {"queue": name, "n": partitions, "eta": eta, "calls before": before, **kept}
 
     return [
         row("goes on from the clip", engine.continue_from(clip), 0),

@@ -92,7 +92,7 @@ def main() -> None:
     first = given.first or given.sets[0].name
     if first not in sets:
         parser.error(f"--first is {first!r}; the sets are {', '.join(sets)}")
-    show("kernel video distance from real renders, paired by seed", list(rows(sets, real, first)))
+    show(f"kernel video distance from real renders, beside {first}", list(rows(sets, real, first)))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 
 import compare
+import extend
 import long
 import long_seeds
 import paired
@@ -227,6 +228,12 @@ def test_a_way_of_fifo_is_found_again_and_not_taken_for_another(tmp_path: Path) 
     assert compare.find(way, kept) == {**way, "subject": 1.0}
     assert compare.find({"method": "fifo", "seed": 0}, kept) is None
     assert compare.find({**way, "model": "embedded-df"}, kept) is None
+
+
+def test_the_calls_before_the_first_frame_behind_a_clip_are_counted() -> None:
+    """Eight windows an iteration: a clip made anew takes 48 iterations of run-in and 16 of its own frames."""
+    on, anew = extend.exact(4, 1.0)
+    assert (on["calls before"], anew["calls before"]) == (280, 8 * (48 + 16))
 
 
 def test_rows_that_lack_a_column_stand_under_the_right_ones(capsys: pytest.CaptureFixture[str]) -> None:
