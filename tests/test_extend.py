@@ -23,7 +23,7 @@ from fifo_diffusion.names import Frame
 from fifo_diffusion.sinks import read_frames
 from fifo_diffusion.sources import Clip
 
-BALLOON = Path(__file__).parents[1] / "docs" / "balloon.webp"  # 60 frames, 10 a second, 192x192
+BALLOON = Path(__file__).parent / "data" / "balloon.webp"  # 60 frames, 10 a second, 192x192
 PROMPT = "a red balloon drifting right over snowy mountains"
 SMALL = {"partitions": 1, "guidance": 1.0, "frames": 3}
 
