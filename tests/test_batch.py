@@ -25,6 +25,7 @@ from fifo_diffusion.batch.jobs import Job, read
 from fifo_diffusion.batch.local import _STOP, Local, _start
 from fifo_diffusion.batch.results import Result, Results, fingerprint
 from fifo_diffusion.batch.table import Table
+from fifo_diffusion.digest import NOTHING, link
 from fifo_diffusion.errors import BadInput, FifoError, OutputError
 from fifo_diffusion.session import Watch
 from fifo_diffusion.sinks import read_frames
@@ -455,6 +456,12 @@ def test_a_video_that_is_there_is_taken_for_what_it_is_and_no_more(tmp_path: Pat
     (out / "results.jsonl").write_text("{}\n")
     with pytest.raises(BadInput, match="line 1 is no result"):
         left()
+
+
+def test_pictures_are_fingerprinted_in_the_order_of_their_frames(tmp_path: Path) -> None:
+    (tmp_path / "frame_1000000.png").write_bytes(b"next")
+    (tmp_path / "frame_999999.png").write_bytes(b"last")
+    assert fingerprint(tmp_path) == link(link(NOTHING, b"last"), b"next")
 
 
 def test_a_job_may_name_a_script_and_files_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
