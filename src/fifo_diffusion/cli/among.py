@@ -31,10 +31,10 @@ def among_ranks() -> Iterator[bool]:
     if "RANK" not in os.environ:  # not of torchrun, which may have started a single one
         yield True
         return
-    from fifo_diffusion.job import take_part
+    from fifo_diffusion.job import ranks, take_part
 
     take_part()
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if ranks() < 2:
         yield True
         return
     from fifo_diffusion.api import follow  # before the others wait for this rank
