@@ -7,9 +7,7 @@ import os
 import re
 import time
 import traceback
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from fifo_diffusion.runs import Warn, choose
 from fifo_diffusion.session import Watch
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output, read_frames, read_metadata
+from fifo_diffusion.warned import warned
 
 _PLACE = PLACE | {"device", "dtype"}  # unless the job says them
 
@@ -85,7 +84,7 @@ def work(task: Task, watch: Watch, warn: Warn) -> Ended:
     began = time.perf_counter()
     made, error, broken = None, None, False
     try:
-        with _warned(warn):
+        with warned(warn):  # nobody reads a worker's stderr
             made = _make(task, output, watch, warn)
         state = "done"
     except KeyboardInterrupt:
@@ -101,14 +100,6 @@ def work(task: Task, watch: Watch, warn: Warn) -> Ended:
     spent = round(time.perf_counter() - began, 3)
     result = Result.model_validate({"name": job.output, "state": state, "seconds": spent, "error": error, **kept})
     return Ended(task.number, result, broken)
-
-
-@contextmanager
-def _warned(warn: Warn) -> Iterator[None]:
-    """What is said by Python's warnings is said of the job, and not to a worker's stderr that nobody reads."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *where: warn(str(message))  # a line, and not a place in code
-        yield
 
 
 def _told_shortly(wrong: Exception, warn: Warn) -> str:
