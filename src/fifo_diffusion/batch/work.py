@@ -45,7 +45,7 @@ def check(job: Job, folder: Path, before: Result | None) -> bool:
     run = resolve(job.run.model_copy(update={"device": "cpu"}))  # whatever the workers have
     if job.only_new and run.clip is None:
         raise BadInput("only_new was given without a clip, so all frames are new; leave it out")
-    there = _told(output) if os.path.exists(output) else None
+    there = _sidecar(output) if os.path.exists(output) else None
     if there is not None:
         _same(job, run, there)
         if before is not None and _proves(before, there, run) and before.file_sha256 == fingerprint(output):
@@ -92,8 +92,8 @@ def work(task: Task, watch: Watch, warn: Warn) -> Ended:
     except FifoError as wrong:
         state, error = "failed", str(wrong)
     except Exception as wrong:  # a device out of memory, or a fault of ours: the other jobs go on
-        state, error, broken = "failed", _told_shortly(wrong, warn), True
-    made = made or _told(output)
+        state, error, broken = "failed", _in_a_sentence(wrong, warn), True
+    made = made or _sidecar(output)
     kept: dict[str, Any] = {} if made is None else {"frames": made.frames_written, "sha256": made.frames_sha256}
     if state == "done":
         kept["file_sha256"] = fingerprint(output)
@@ -102,7 +102,7 @@ def work(task: Task, watch: Watch, warn: Warn) -> Ended:
     return Ended(task.number, result, broken)
 
 
-def _told_shortly(wrong: Exception, warn: Warn) -> str:
+def _in_a_sentence(wrong: Exception, warn: Warn) -> str:
     """In one sentence; of a fault that is not known all of it is a warning."""
     if isinstance(few := no_memory_left(wrong), OutOfMemory):
         return str(few).replace("--", "")  # a list has settings where the command has flags
@@ -124,7 +124,7 @@ def _make(task: Task, output: Path, watch: Watch, warn: Warn) -> Sidecar:
     _await(folder, watch)
     if said.partial is None and said.whole == run.frames + said.clip_frames:
         choose(folder, said, None, warn)  # which refuses a video that was changed
-        made = _told(output)
+        made = _sidecar(output)
         if made is None:
             raise BadInput(
                 f"{output} is finished, but its .json is gone; put that back, or move both away to begin anew"
@@ -138,7 +138,7 @@ def _clear(job: Job, run: Decided, output: Path) -> None:
 
     Raises BadInput for those of other settings, OutputError for what cannot be taken away.
     """
-    there = _told(output)
+    there = _sidecar(output)
     if there is not None:
         _same(job, run, there)
     elif not _pictured(job, run, output):
@@ -165,7 +165,7 @@ def _await(folder: Path, watch: Watch) -> None:
         time.sleep(0.2)
 
 
-def _told(output: Path) -> Sidecar | None:
+def _sidecar(output: Path) -> Sidecar | None:
     """The sidecar beside a video, where there is one that can be read."""
     beside = sidecar.path_beside(str(output))
     try:
