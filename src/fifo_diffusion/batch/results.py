@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fifo_diffusion.digest import NOTHING, link
 from fifo_diffusion.errors import BadInput, OutputError
-from fifo_diffusion.sources import natural
+from fifo_diffusion.sinks import picture_files
 from fifo_diffusion.whole import write_whole
 
 NAME = "results.jsonl"
@@ -80,11 +80,11 @@ class Results:
 
 
 def fingerprint(output: Path) -> str:
-    """A digest of the bytes of a file, or of the pictures of a folder, by number: the millionth name is longer."""
+    """A digest of the bytes of a file, or of the pictures of a folder."""
     if not output.is_dir():
         with open(output, "rb") as file:
             return file_digest(file, "sha256").hexdigest()
     digest = NOTHING
-    for picture in sorted(output.glob("frame_*.png"), key=lambda picture: natural(picture.name)):
+    for picture in picture_files(output):
         digest = link(digest, picture.read_bytes())
     return digest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 import traceback
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from fifo_diffusion.models import card
 from fifo_diffusion.runs import Warn, choose
 from fifo_diffusion.session import Watch
 from fifo_diffusion.sidecar import Sidecar
-from fifo_diffusion.sinks import check_output, read_frames, read_metadata
+from fifo_diffusion.sinks import check_output, picture_number, read_frames, read_metadata
 from fifo_diffusion.warned import warned
 
 _PLACE = PLACE | {"device", "dtype"}  # unless the job says them
@@ -145,7 +144,7 @@ def _clear(job: Job, run: Decided, output: Path) -> None:
         return  # none, or somebody's own, which are refused
     try:
         for file in output.iterdir():
-            if re.fullmatch(r"frame_\d+\.png|fifo\.json", file.name):
+            if picture_number(file.name) is not None or file.name == "fifo.json":
                 file.unlink()
     except OSError as error:
         raise OutputError(f"{output} cannot be begun anew: {error.strerror}") from error
