@@ -42,7 +42,7 @@ AIMS: dict[str, Callable[..., Any]] = {
     "muxing": VideoSink._mux,
     "frame": VideoSink._put,
     "copying": VideoSink._copy,
-    "taking the name": VideoSink._look,
+    "taking the name": VideoSink._take_name,
     "ending": VideoSink._end,
     "index": video._index_in_front,
     "picture": PngSink._keep,

@@ -36,6 +36,7 @@ from fifo_diffusion.evaluate.picture import Picture
 from fifo_diffusion.evaluate.temporal import Flicker, Standing
 from fifo_diffusion.evaluate.world import Looking
 from fifo_diffusion.models import card
+from fifo_diffusion.sinks import picture_files
 from fifo_diffusion.world.kinds import KINDS
 from memory import hand_back, resident
 from report import Row, show
@@ -74,7 +75,7 @@ def make(folder: Path, run: Run) -> None:
 
 def measured(folder: Path, prompt: str) -> Mapping[str, NDArray[np.float64]]:
     """By quantity, its value at every frame; not a number where there is none."""
-    pictures = sorted((folder / "frames").glob("*.png"))
+    pictures = picture_files(folder / "frames")
     pictures = pictures[: len(pictures) // BLOCK * BLOCK]  # the last may be half written
     if not pictures:
         raise SystemExit(f"{folder / 'frames'} holds no {BLOCK} frames yet")

@@ -14,7 +14,7 @@ the old and the new; `rest` are the looks that see what should not have changed.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -29,9 +29,10 @@ from fifo_diffusion.decode import to_frames
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.evaluate.gates import trained_judge
 from fifo_diffusion.evaluate.judge import ATTRIBUTES, LOOK, Judge
-from fifo_diffusion.evaluate.world import first_shown
+from fifo_diffusion.evaluate.world import Shown
 from fifo_diffusion.models import card
-from fifo_diffusion.prompts import Table, WholeQueue
+from fifo_diffusion.prompts import Table
+from fifo_diffusion.protocols import Cond
 from fifo_diffusion.session import Session
 from fifo_diffusion.world.captions import plain
 from fifo_diffusion.world.clips import Caption
@@ -47,6 +48,22 @@ CHANGES = {
 }
 WAYS = (("by frame", 0), ("by frame", 10), ("whole queue", 0), ("whole queue", 10))
 BEFORE, AFTER = 8, 40  # frames before the words, frames after the asked one
+
+
+@dataclass(eq=False)
+class WholeQueue:
+    """The authors' way with several prompts, to compare with: every window hears the same, and the whole queue changes
+    at once, also what is nearly clean.
+
+    Frames depend on when it changes: `frame` is set from outside, to the number of the frame that comes off next.
+    """
+
+    table: Table
+    frame: int = 0
+
+    def __call__(self, frames: range, /) -> Cond:
+        """What the frame numbered `frame` hears in the table, whatever the window."""
+        return self.table(range(self.frame, self.frame + 1))
 
 
 @dataclass(frozen=True)
@@ -111,6 +128,14 @@ def weigh(looks: list[dict[str, str]], old: Caption, what: str, new: str, asked:
         after=float(np.mean([value == new for value in seen[cut:]])) if cut < len(seen) else 0.0,
         rest=float(np.mean(others)),
     )
+
+
+def first_shown(value: str, seen: Iterable[str]) -> int | None:
+    """The number of the first of STEADY looks in a row that see the value; None where there are none."""
+    shown = Shown(value)
+    for one in seen:
+        shown.see(one)
+    return shown.first
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the library is imported: no test asks the network
 
@@ -27,6 +28,19 @@ settings.register_profile("search", derandomize=False, deadline=None)
 settings.load_profile("steady")
 
 RHO = 0.9
+
+SETTINGS: list[dict[str, Any]] = [  # of `make_engine`, that differ in all that the loop does
+    {"keep": "last", "eta": 1.0},
+    {"keep": "middle", "window": 5, "solver": "2m"},
+    {"keep": "all", "frames_per_level": 2, "eta": 0.5},
+    {"keep": "middle", "frames_per_level": 2, "solver": "2m", "kind": "vp"},
+    {"keep": (1, 3), "kind": "vp"},
+]
+SMALLEST: dict[str, Any] = {"window": 1, "partitions": 1}
+
+
+def ids(setting: dict[str, Any]) -> str:
+    return "-".join(str(v) for v in setting.values())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,6 +14,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from fifo_diffusion.batch.jobs import Job, read
 from fifo_diffusion.batch.local import _STOP, Local, _start
 from fifo_diffusion.batch.results import Result, Results, fingerprint
 from fifo_diffusion.batch.table import Table
+from fifo_diffusion.digest import NOTHING, link
 from fifo_diffusion.errors import BadInput, FifoError, OutputError
 from fifo_diffusion.names import Watch
 from fifo_diffusion.sinks import read_frames
@@ -455,6 +457,37 @@ def test_a_video_that_is_there_is_taken_for_what_it_is_and_no_more(tmp_path: Pat
     (out / "results.jsonl").write_text("{}\n")
     with pytest.raises(BadInput, match="line 1 is no result"):
         left()
+
+
+def test_pictures_are_fingerprinted_in_the_order_of_their_frames(tmp_path: Path) -> None:
+    (tmp_path / "frame_1000000.png").write_bytes(b"next")
+    (tmp_path / "frame_999999.png").write_bytes(b"last")
+    assert fingerprint(tmp_path) == link(link(NOTHING, b"last"), b"next")
+
+
+def test_the_pace_of_a_job_is_that_of_its_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that is put on by hand; loading begins with the job, and streaming here in the midst of the video."""
+    now = 100.0
+    monkeypatch.setattr("fifo_diffusion.progress.time", SimpleNamespace(monotonic=lambda: now))
+    console = Console(file=StringIO(), width=120)
+    table = Table(console, {1: Job.of({**SMALL, "output": "a.mp4", "prompt": "1"})}, {}, [1], True)
+
+    def drawn() -> str:
+        with console.capture() as shown:
+            console.print(table._drawn())
+        return shown.get()
+
+    assert "waiting" in drawn()
+    table.begun(1, "cpu", "here")
+    assert re.search(r"a\.mp4 +loading +cpu on here", drawn())
+    now = 102.0
+    table.moved(1, "loading", 1, 1)
+    assert "1/1  0.5/s  0:00 left" in drawn()
+    table.moved(1, "streaming", 100, 200)
+    now = 106.0
+    table.moved(1, "streaming", 102, 200)
+    assert "102/200  0.5/s  3:16 left" in drawn()
+    assert "1 jobs: 1 under way, 0.5 frames/s in all" in drawn()
 
 
 def test_a_job_may_name_a_script_and_files_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

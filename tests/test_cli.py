@@ -23,8 +23,7 @@ from fifo_diffusion.cli.app import app
 from fifo_diffusion.cli.generate import _free_name
 from fifo_diffusion.cli.values import seconds_of
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.evaluate import gates as judging
-from fifo_diffusion.evaluate import stream_gates
+from fifo_diffusion.evaluate import experiment
 from fifo_diffusion.models.embedded.model import WEIGHTS
 from fifo_diffusion.sinks import open_sink, read_frames
 from fifo_diffusion.world.art import Art
@@ -468,12 +467,10 @@ def test_the_streams_of_the_gates_are_of_the_model_that_is_judged(
         return iter(())
 
     small = replace(KINDS["small"], fetch=lambda _: tmp_path, load=lambda *_: Art({}))
-    monkeypatch.setattr("fifo_diffusion.world.kinds.KINDS", {"small": small})
-    monkeypatch.setattr(stream_gates, "streams", streams)
-    monkeypatch.setattr(stream_gates, "stream_gates", lambda *_: ())
-    monkeypatch.setattr(stream_gates, "real_jitter", lambda *_: 1.0)
-    for name in ("measure", "trained_judge"):
-        monkeypatch.setattr(judging, name, lambda *_, **__: ())
+    monkeypatch.setattr(experiment, "KINDS", {"small": small})
+    monkeypatch.setattr(experiment, "streams", streams)
+    for name in ("measure", "trained_judge", "stream_gates", "real_jitter"):
+        monkeypatch.setattr(experiment, name, lambda *_, **__: ())
     asked = ["evaluate", "gates", "--model", "embedded-df", "--folder", str(tmp_path), "--streams", "1", *weights]
     assert CliRunner().invoke(app, asked).exit_code == 0
     assert told["model"] == model

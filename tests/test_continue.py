@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from conftest import SETTINGS, SMALLEST, ids
 from fifo_diffusion.engine import Engine, State
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.execute import Serial
@@ -20,15 +21,7 @@ from fifo_diffusion.protocols import Call
 Make = Callable[..., Engine]
 Clip = Callable[..., Tensor]
 
-SETTINGS: list[dict[str, Any]] = [
-    {"keep": "last", "eta": 1.0},
-    {"keep": "middle", "window": 5, "solver": "2m"},
-    {"keep": "all", "frames_per_level": 2, "eta": 0.5},
-    {"keep": "middle", "frames_per_level": 2, "solver": "2m", "kind": "vp"},
-    {"keep": (1, 3), "kind": "vp"},
-    {"window": 1, "partitions": 1},
-]
-each_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: "-".join(str(v) for v in s.values()))
+each_setting = pytest.mark.parametrize("setting", [*SETTINGS, SMALLEST], ids=ids)
 
 
 def run_in(e: Engine, state: State) -> tuple[list[Tensor], State]:
@@ -160,19 +153,6 @@ def test_a_continued_stream_saved_anywhere_goes_on_bit_for_bit(
     again = State.from_tensors(load_file(tmp_path / "state.safetensors"))
     assert (state.given is None) is (again.given is None) is (state.iteration > 0)
     assert torch.equal(new(e, state, 6), new(e, again, 6))
-
-
-@each_setting
-def test_a_name_of_noise_is_used_once(engine: Make, clip: Clip, setting: dict[str, Any]) -> None:
-    drawn: list[tuple[int, int]] = []
-
-    def noise(frame: int, level: int, like: Tensor) -> Tensor:
-        drawn.append((frame, level))
-        return SeededNoise(0)(frame, level, like)
-
-    e = dataclasses.replace(engine(**setting), noise=noise)
-    new(e, e.continue_from(clip(e.plan.window)), 8)
-    assert len(drawn) == len(set(drawn))
 
 
 @pytest.mark.parametrize("start", ["warm", "cold", "continued"])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from conftest import SETTINGS, SMALLEST, ids
 from fifo_diffusion.engine import Engine, State, check_finite
 from fifo_diffusion.errors import BadInput, NotFinite
 from fifo_diffusion.execute import Serial
@@ -25,18 +26,6 @@ from fifo_diffusion.windows import Keep, Plan
 
 Make = Callable[..., Engine]
 Clip = Callable[..., Tensor]
-
-SETTINGS: list[dict[str, Any]] = [
-    {"keep": "last", "eta": 1.0},
-    {"keep": "middle", "window": 5, "solver": "2m"},
-    {"keep": "all", "frames_per_level": 2, "eta": 0.5},
-    {"keep": "middle", "frames_per_level": 2, "solver": "2m", "kind": "vp"},
-    {"keep": (1, 3), "kind": "vp"},
-]
-
-
-def ids(setting: dict[str, Any]) -> str:
-    return "-".join(str(v) for v in setting.values())
 
 
 def start(e: Engine, clip: Clip, cold: bool, streams: int = 1) -> State:
@@ -160,9 +149,9 @@ def test_a_warm_start_is_the_clip_noised_along_the_diagonal(clip: Clip, window: 
     assert (frames.shape, after.iteration) == ((1, 2, k, 3, 3), 1)  # the run-in is left out
 
 
-@pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
-@pytest.mark.parametrize("setting", SETTINGS, ids=ids)
-def test_a_name_of_noise_is_used_once(engine: Make, clip: Clip, setting: dict[str, Any], cold: bool) -> None:
+@pytest.mark.parametrize("begin", ["warm", "cold", "continued"])
+@pytest.mark.parametrize("setting", [*SETTINGS, SMALLEST], ids=ids)
+def test_a_name_of_noise_is_used_once(engine: Make, clip: Clip, setting: dict[str, Any], begin: str) -> None:
     drawn: list[tuple[int, int]] = []
 
     def noise(frame: int, level: int, like: Tensor) -> Tensor:
@@ -170,7 +159,8 @@ def test_a_name_of_noise_is_used_once(engine: Make, clip: Clip, setting: dict[st
         return SeededNoise(0)(frame, level, like)
 
     e = dataclasses.replace(engine(**setting), noise=noise)
-    take(e, start(e, clip, cold), 12)
+    continued = begin == "continued"
+    take(e, e.continue_from(clip(e.plan.window)) if continued else start(e, clip, begin == "cold"), 12)
     assert len(drawn) == len(set(drawn))
 
 

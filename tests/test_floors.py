@@ -7,7 +7,7 @@
     3  models  methods  decode  sinks  prompts  guidance  execute  ranks  together  sources  preview  checkpoint
     2  engine  baseclip  sidecar  script  job  groups
     1  schedule  windows  noise  config  world  devices  meter  lost  memory  overlap  whole  media
-    0  protocols  names  errors  version  digest  trail  interrupt  letters  packages
+    0  protocols  names  errors  version  digest  trail  interrupt  letters  packages  warned
 
 `__init__`, `__main__` and `api` are the door: they may know every room.  A room is a module or a package;
 what is inside one package is its own affair.  The command line and a batch's workers may also know `api`.

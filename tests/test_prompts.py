@@ -28,11 +28,12 @@ from fifo_diffusion.execute import Batched
 from fifo_diffusion.guidance import Guided
 from fifo_diffusion.models.gauss import GaussianVideo
 from fifo_diffusion.names import Frame
-from fifo_diffusion.prompts import KEPT, Table, WholeQueue, mix
+from fifo_diffusion.prompts import KEPT, Table, mix
 from fifo_diffusion.protocols import Cond
 from fifo_diffusion.session import Session
 from fifo_diffusion.together import Together
 from fifo_diffusion.windows import Keep
+from prompt_change import WholeQueue
 
 
 def embed(prompts: Sequence[str]) -> Cond:

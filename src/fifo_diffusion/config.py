@@ -6,6 +6,7 @@ Knows no model: what is left None is the model's own default, decided by `decide
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from itertools import pairwise
@@ -36,9 +37,14 @@ _INSTEAD = {  # what is meant by a setting that there is not, or not here
 }
 
 
+def span(text: str | None) -> tuple[int, int] | None:
+    """The two whole numbers of "LO-HI"; None of anything else."""
+    match = re.fullmatch(r"(\d+)-(\d+)", text or "")
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
 def _part_of_a_window(lookahead: str) -> str:
-    lo, dash, hi = lookahead.partition("-")
-    if lookahead not in ("off", "last", "middle") and not (dash and lo.isdecimal() and hi.isdecimal()):
+    if lookahead not in ("off", "last", "middle") and span(lookahead) is None:
         raise ValueError(
             "it must be 'off', 'last' or 'middle', or the frames of a window to keep, LO-HI, counted from 0, such as "
             "'6-14'"
@@ -50,8 +56,8 @@ Lookahead = Annotated[str, AfterValidator(_part_of_a_window)]
 
 
 def _part_of_the_levels(levels: str) -> str:
-    first, dash, last = levels.partition("-")
-    if not (dash and first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+    first, last = span(levels) or (0, 0)
+    if not 1 <= first <= last:
         raise ValueError(
             "it must be FIRST-LAST, the levels at which there is guidance, from 1 (nearly clean) up, such as '9-64'"
         )

@@ -44,8 +44,10 @@ class Dealing:
         return Batched(network, self.run.batch, few_sizes=compiled, gives_way=alone)
 
     def executor(self, prompts: Table, levels: tuple[int, int] | None) -> Executor:
-        """levels: the first and last that are guided; None: all.  That is around all else, for what deals guidance's
-        halves must know which there are.
+        """levels: the first and last that are guided; None: all.
+
+        `GuidedLevels` is outermost: it takes the second half of guidance from the calls that need none, and whatever
+        deals the halves to ranks must see how many are left.
         """
         answering = self._answering
         if self.group is not None and self.group.rank == 0:

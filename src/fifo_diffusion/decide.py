@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fifo_diffusion import methods, models
-from fifo_diffusion.config import Decided, Halves, Run
+from fifo_diffusion.config import Decided, Halves, Run, span
 from fifo_diffusion.devices import check_products, choose_compile, choose_device, choose_dtype, memory_of
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.groups import check_split
@@ -159,20 +159,15 @@ def _room(card: Card, size: tuple[int, int], dtype: str, gib: float | None, spli
 def plan_of(run: Decided) -> Plan:
     assert run.partitions is not None  # only of a run by another method
     assert run.lookahead is not None
-    window = models.card(run.model).window
+    card = models.card(run.model)
     named: Mapping[str, Keep] = {"off": "all", "last": "last", "middle": "middle"}
-    keep = named[run.lookahead] if run.lookahead in named else _kept(run.lookahead, models.card(run.model))
-    return Plan(window, run.partitions, keep, run.frames_per_level)
-
-
-def _kept(lookahead: str, card: Card) -> Keep:
-    lo, hi = map(int, lookahead.split("-"))
-    if not lo < hi <= card.window:
+    keep = span(run.lookahead) or named[run.lookahead]
+    if isinstance(keep, tuple) and not keep[0] < keep[1] <= card.window:
         raise BadInput(
-            f"lookahead is {lookahead}; {card.name} has windows of {card.windows}, of which LO-HI can be kept "
+            f"lookahead is {run.lookahead}; {card.name} has windows of {card.windows}, of which LO-HI can be kept "
             f"with 0 <= LO < HI <= {card.window}"
         )
-    return lo, hi
+    return Plan(card.window, run.partitions, keep, run.frames_per_level)
 
 
 def guided_levels_of(run: Decided) -> tuple[int, int] | None:
@@ -180,15 +175,13 @@ def guided_levels_of(run: Decided) -> tuple[int, int] | None:
 
     Raises BadInput for levels that the queue does not have.
     """
-    if run.guidance_levels is None:
-        return None
-    first, last = map(int, run.guidance_levels.split("-"))
-    if last > (levels := plan_of(run).levels):
+    guided = span(run.guidance_levels)
+    if guided is not None and guided[1] > (levels := plan_of(run).levels):
         raise BadInput(
             f"guidance_levels is {run.guidance_levels}; this run's queue has {levels} levels, from 1 (nearly clean) to "
             f"{levels} (pure noise)"
         )
-    return first, last
+    return guided
 
 
 def told(run: Decided) -> str:

@@ -39,10 +39,19 @@ class Job:
         return mark is not None and mark.split()[0] == self.name and mark != self.mark
 
 
+def number(name: str, unsaid: int = 0) -> int:
+    """What torchrun says to its processes in their environment."""
+    return int(os.environ.get(name, unsaid))
+
+
+def ranks() -> int:
+    """How many processes torchrun started, on all machines; 1 without it."""
+    return number("WORLD_SIZE", 1)
+
+
 def starts_again() -> bool:
     """Whether torchrun starts the processes anew when one of them fails."""
-    done, most = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
-    return done < most
+    return number("TORCHELASTIC_RESTART_COUNT") < number("TORCHELASTIC_MAX_RESTARTS")
 
 
 _takes_part = False
@@ -67,19 +76,18 @@ def job() -> Job | None:
 @cache
 def _join() -> Job | None:
     keeps = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun, and not rank 0
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if not {"RANK", "MASTER_ADDR"} <= os.environ.keys() or (ranks == 1 and not keeps):
+    if not {"RANK", "MASTER_ADDR"} <= os.environ.keys() or (ranks() == 1 and not keeps):
         return None
-    rank = int(os.environ["RANK"])
+    rank = number("RANK")
     with hearing():
         store = dist.TCPStore(  # type: ignore[attr-defined]  # in the manual, not in __all__
             os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
+            number("MASTER_PORT"),
             is_master=rank == 0 and not keeps,
             timeout=_JOINING,
         )
         name = store.compare_set("fifo job", "", uuid4().hex).decode()
-        start = _agree(store, rank, ranks)
+        start = _agree(store, rank, ranks())
         return Job(name, start, dist.PrefixStore(start, store))  # type: ignore[attr-defined]
 
 

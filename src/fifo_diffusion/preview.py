@@ -2,8 +2,9 @@
 
 Two rows.  Above, the latents of the queue as they are, decoded: how noisy each place still is.  Below, what the network
 takes each place to become: what will be on the screen, seconds before it is, since the tail shows nothing but noise
-above.  Neither is computed for the picture's sake but by the decoder, and a picture is drawn only so often that
-drawing takes `share` of the time; the video is the same with and without.
+above; that follows from the answers that the iteration has anyway (`Engine.expected`), so the network is not asked once
+more.  What a picture costs is that sum, decoding and drawing, and it is made only so often that this takes `share` of
+the time; the video is the same with and without.
 
 Knows nothing of torch, models or queues.  Letters: P places shown, H W height and width in pixels.
 """

@@ -14,6 +14,34 @@ from rich.progress import Progress as Bar
 from fifo_diffusion.meter import peak_memory
 
 
+class Stage:
+    """What a run is at, how far, and how fast."""
+
+    def __init__(self, name: str = "loading", done: int = 0) -> None:
+        self.name, self.done, self.total = name, done, 0
+        self._since, self._first = time.monotonic(), done
+
+    def moved(self, name: str, done: int, total: int) -> Stage:
+        """The same, or the one that follows; total: 0 where there is no end."""
+        stage = self if name == self.name else Stage(name, done)
+        stage.done, stage.total = done, total
+        return stage
+
+    @property
+    def speed(self) -> float:
+        """Steps a second since it began here, which may be in the midst of it."""
+        return (self.done - self._first) / max(time.monotonic() - self._since, 1e-9)
+
+    def counts(self, unit: str = "") -> str:
+        """Steps, their pace in units a second, and the time left, as far as they are known."""
+        parts = [f"{self.done}/{self.total}" if self.total else str(self.done)]
+        if speed := self.speed:
+            parts.append(f"{speed:.1f}{unit}/s")
+            if self.total:
+                parts.append(f"{clock((self.total - self.done) / speed)} left")
+        return "  ".join(parts)
+
+
 class Progress:
     """Called as `watch(stage, done, total)`."""
 
@@ -30,24 +58,18 @@ class Progress:
         self.frames = 0  # that have come out so far
         self._speed = 0.0  # frames a second
         self._task = self._bar.add_task("loading", total=None, counts="")
-        self._stage, self._since, self._first = "loading", time.monotonic(), 0
+        self._stage = Stage()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if stage != self._stage:
-            self._stage, self._since, self._first = stage, now, done
+        before, self._stage = self._stage, self._stage.moved(stage, done, total)
+        if self._stage is not before:
             self._bar.remove_task(self._task)  # a task cannot lose the total it once had
             self._task = self._bar.add_task(stage, total=total or None, counts="")
-        speed = (done - self._first) / max(now - self._since, 1e-9)
-        if stage == "streaming":
-            self.frames, self._speed = done, speed
-        parts = [f"{done}/{total}" if total else str(done)]
-        if speed:
-            parts.append(f"{speed:.1f} frames/s" if stage == "streaming" else f"{speed:.1f}/s")
-            if total:
-                parts.append(f"{clock((total - done) / speed)} left")
-        parts.append(f"peak {peak_memory() // 2**20} MB")
-        self._bar.update(self._task, completed=done, counts="  ".join(parts))
+        streams = stage == "streaming"
+        if streams:
+            self.frames, self._speed = done, self._stage.speed
+        counts = self._stage.counts(" frames" if streams else "")
+        self._bar.update(self._task, completed=done, counts=f"{counts}  peak {peak_memory() // 2**20} MB")
 
     def seconds_until(self, frame: int) -> float | None:
         """About when this frame comes out; None while the pace is not known."""

@@ -225,19 +225,3 @@ def mix(parts: Sequence[tuple[Cond, float]]) -> Cond:
         return torch.stack(list(tensors)).amax(dim=0)
 
     return {name: one([cond[name] for cond, _ in parts]) for name in parts[0][0]}
-
-
-@dataclass(eq=False)
-class WholeQueue:
-    """The authors' way with several prompts, to compare with: every window hears the same, and the whole queue changes
-    at once, also what is nearly clean.
-
-    Frames depend on when it changes: `frame` is set from outside, to the number of the frame that comes off next.
-    """
-
-    table: Table
-    frame: int = 0
-
-    def __call__(self, frames: range, /) -> Cond:
-        """What the frame numbered `frame` hears in the table, whatever the window."""
-        return self.table(range(self.frame, self.frame + 1))

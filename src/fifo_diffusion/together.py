@@ -16,7 +16,6 @@ thread says so.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -33,7 +32,7 @@ import torch.distributed.nn  # before there is a group: imported later, it keeps
 from fifo_diffusion.errors import BadInput, RankLost
 from fifo_diffusion.groups import groups
 from fifo_diffusion.interrupt import stop_listening, uninterrupted
-from fifo_diffusion.job import Job, job
+from fifo_diffusion.job import Job, job, number, ranks
 from fifo_diffusion.lost import hearing, silence
 
 T = TypeVar("T")
@@ -211,7 +210,7 @@ def _soon(ask: Callable[[], T], otherwise: T) -> T:
 
 def neighbours() -> int:
     """How many processes of this job there are on this machine, this one too."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", int(os.environ.get("LOCAL_RANK", "0")) + 1))
+    return number("LOCAL_WORLD_SIZE", number("LOCAL_RANK") + 1)
 
 
 def check_seats(device: torch.device, neighbours: int, gpus: int) -> None:
@@ -230,16 +229,15 @@ def together() -> Together | None:
 
 @cache
 def _join(joined: Job) -> Together | None:
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks < 2:
+    if ranks() < 2:
         return None
-    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    rank, local = number("RANK"), number("LOCAL_RANK")
     backend = "gloo"
     if torch.cuda.is_available() and neighbours() <= torch.cuda.device_count():
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
     with hearing():
-        dist.init_process_group(backend, store=joined.store, rank=rank, world_size=ranks, timeout=silence())
+        dist.init_process_group(backend, store=joined.store, rank=rank, world_size=ranks(), timeout=silence())
         words = dist.new_group(backend="gloo", timeout=silence())
         patient = dist.new_group(backend="gloo", timeout=max(silence(), _LOADING))
-    return Together(rank, ranks, f"cuda:{local}", words, patient, joined.store)
+    return Together(rank, ranks(), f"cuda:{local}", words, patient, joined.store)

@@ -22,7 +22,7 @@ from threading import Lock
 from typing import Any
 
 from fifo_diffusion.batch.jobs import Job
-from fifo_diffusion.batch.pool import PAUSE, Begun, Ended, Event, Lost, Moved, Task, Warned
+from fifo_diffusion.batch.pool import PAUSE, Begun, Ended, Event, Lost, Moved, Task, Warned, paced
 from fifo_diffusion.batch.results import OWN, SEEN, Result
 from fifo_diffusion.errors import BadInput, OutputError
 from fifo_diffusion.version import __version__
@@ -227,7 +227,7 @@ def check_seen(token: Path, there: Iterable[dict[str, Any]]) -> None:
     import ray
 
     asked = {
-        ray.remote(_look)
+        ray.remote(_sees)
         .options(num_cpus=0, max_retries=0, scheduling_strategy=_on(node["NodeID"]))
         .remote(str(token)): node
         for node in usable(there)
@@ -260,7 +260,7 @@ def _fault(token: Path, sees: bool, version: str, wanted: str) -> str | None:
     return None
 
 
-def _look(token: str) -> tuple[bool, str]:
+def _sees(token: str) -> tuple[bool, str]:
     """On a node: whether it sees the batch's folder and may write there, and its version."""
     return os.path.exists(token) and os.access(Path(token).parent.parent, os.W_OK | os.X_OK), __version__
 
@@ -331,18 +331,15 @@ def _do(task: Task, token: str, version: str, board: Any) -> Ended | Unfit:
 
     here = ray.get_runtime_context().get_node_id()
     node = f"{platform.node()} {here[:6]}"
-    if (why := _fault(Path(token), *_look(token), version)) is not None:  # a node that came later
+    if (why := _fault(Path(token), *_sees(token), version)) is not None:  # a node that came later
         return Unfit(here, f"node {node} {why}")
     teller = Teller(lambda events: bool(ray.get(board.tell.remote(events))))
-    heard = time.monotonic()
 
+    @paced
     def watch(stage: str, done: int, total: int) -> None:
-        nonlocal heard
-        if time.monotonic() - heard >= PAUSE or done in (0, total):
-            heard = time.monotonic()
-            teller(Moved(task.number, stage, done, total))
-            if teller.stopped:
-                raise KeyboardInterrupt
+        teller(Moved(task.number, stage, done, total))
+        if teller.stopped:
+            raise KeyboardInterrupt
 
     gpus = ray.get_gpu_ids()
     teller(Begun(task.number, f"cuda:{gpus[0]}" if gpus else "cpu", node))

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,15 +47,12 @@ def opened(path: Path, jobs: Mapping[int, Job], folder: Path) -> Iterator[tuple[
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    lock = checkpoints.locked(folder / OWN)
-    try:
-        lock.__enter__()
-    except BadInput:
-        raise BadInput(f"another batch is at work in {folder}; wait for it, or name another folder") from None
-    try:
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(checkpoints.locked(folder / OWN))
+        except BadInput:
+            raise BadInput(f"another batch is at work in {folder}; wait for it, or name another folder") from None
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 def _checked(path: Path, jobs: Mapping[int, Job], folder: Path, results: Results) -> list[int]:

@@ -14,6 +14,7 @@ from fifo_diffusion import script
 from fifo_diffusion.config import Run
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.letters import can_be_written
+from fifo_diffusion.models import pace
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _LONGEST = 200  # bytes of a name: a file system has room for 255, and what stands beside a video has a longer one
@@ -144,8 +145,6 @@ def _texts(value: object) -> Iterator[str]:
 
 def _scripted(said: Mapping[str, Any]) -> dict[str, Any]:
     """With the prompts of the script, if it names one."""
-    from fifo_diffusion.models import card
-
     said = dict(said)
     named = said.pop("script", None)
     if named is None:
@@ -154,8 +153,7 @@ def _scripted(said: Mapping[str, Any]) -> dict[str, Any]:
         raise BadInput(f"script is {named!r}; give the name of a YAML file of prompts")
     if "cues" in said:
         raise BadInput("both script and cues were given; put all prompts into one of them")
-    known = Run.of({"prompt": "-", **{name: said[name] for name in ("model", "fps") if name in said}})
-    cues = script.read(Path(named), known.fps or card(known.model).fps)
+    cues = script.read(Path(named), pace(said))
     return said | script.table(cues, said.get("prompt"))
 
 

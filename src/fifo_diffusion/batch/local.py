@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import signal
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from multiprocessing.context import SpawnProcess
 from threading import Lock
 
 from fifo_diffusion.batch.jobs import Job
-from fifo_diffusion.batch.pool import PAUSE, Begun, Ended, Event, Lost, Moved, Task, Warned
+from fifo_diffusion.batch.pool import Begun, Ended, Event, Lost, Moved, Task, Warned, paced
 from fifo_diffusion.interrupt import STOPS
 
 _STOP = None  # in place of a task
@@ -204,18 +203,12 @@ def _do(task: Task, pipe: Connection, device: str) -> None:
         with one_at_a_time, suppress(OSError):  # where the driver has gone `watch` sees it
             pipe.send(event)
 
-    def warn(text: str) -> None:
-        say(Warned(task.number, text))
-
-    heard = time.monotonic()
+    moved = paced(lambda stage, done, total: say(Moved(task.number, stage, done, total)))
 
     def watch(stage: str, done: int, total: int) -> None:
-        nonlocal heard
         if pipe.poll():  # the driver stops, or has gone
             raise KeyboardInterrupt
-        if time.monotonic() - heard >= PAUSE or done in (0, total):
-            heard = time.monotonic()
-            say(Moved(task.number, stage, done, total))
+        moved(stage, done, total)
 
     say(Begun(task.number, "cpu" if task.job.device == "cpu" else device, platform.node()))
-    say(work(task, watch, warn))
+    say(work(task, watch, lambda text: say(Warned(task.number, text))))

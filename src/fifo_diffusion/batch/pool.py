@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fifo_diffusion.batch.jobs import Job
 from fifo_diffusion.batch.results import Result
+
+if TYPE_CHECKING:
+    from fifo_diffusion.session import Watch
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,19 @@ class Lost:
 Event = Begun | Moved | Warned | Ended | Lost
 
 PAUSE = 0.25  # seconds between two Moved of one job
+
+
+def paced(watch: Watch) -> Watch:
+    """It hears every PAUSE seconds, and of both ends of a stage."""
+    heard = time.monotonic()
+
+    def often(stage: str, done: int, total: int) -> None:
+        nonlocal heard
+        if time.monotonic() - heard >= PAUSE or done in (0, total):
+            heard = time.monotonic()
+            watch(stage, done, total)
+
+    return often
 
 
 class Pool(Protocol):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fifo_diffusion.digest import NOTHING, link
 from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.sinks import picture_files
 from fifo_diffusion.whole import write_whole
 
 NAME = "results.jsonl"
@@ -84,6 +85,6 @@ def fingerprint(output: Path) -> str:
         with open(output, "rb") as file:
             return file_digest(file, "sha256").hexdigest()
     digest = NOTHING
-    for picture in sorted(output.glob("frame_*.png")):
+    for picture in picture_files(output):
         digest = link(digest, picture.read_bytes())
     return digest

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from fifo_diffusion.batch.jobs import Job
 from fifo_diffusion.batch.results import Result
-from fifo_diffusion.progress import clock
+from fifo_diffusion.progress import Stage
 
 _ORDER = ("under way", "failed", "waiting", "stopped", "done")  # from the top; what does not fit is counted below
 _COLOUR = {"under way": "cyan", "failed": "red", "waiting": "dim", "stopped": "yellow", "done": "green"}
@@ -28,17 +28,8 @@ class _Row:
     name: str
     state: str = "waiting"
     where: str = ""
-    stage: str = ""
-    done: int = 0  # of this stage
-    total: int = 0
-    since: float = 0.0  # when the stage began here, and
-    first: int = 0  # what was done then
+    stage: Stage = field(default_factory=Stage)  # while it is under way
     frames: int = 0
-
-    @property
-    def speed(self) -> float:
-        """Of this stage, a second."""
-        return (self.done - self.first) / max(time.monotonic() - self.since, 1e-9)
 
 
 class Table:
@@ -58,17 +49,15 @@ class Table:
 
     def begun(self, number: int, device: str, worker: str) -> None:
         row = self._rows[number]
-        row.state, row.where, row.stage = "under way", f"{device} on {worker}", "loading"
+        row.state, row.where, row.stage = "under way", f"{device} on {worker}", Stage()
 
     def waits(self, number: int) -> None:
         row = self._rows[number]
-        row.state, row.where, row.stage = "waiting", "", ""
+        row.state, row.where = "waiting", ""
 
     def moved(self, number: int, stage: str, done: int, total: int) -> None:
         row = self._rows[number]
-        if stage != row.stage:
-            row.stage, row.since, row.first = stage, time.monotonic(), done
-        row.done, row.total = done, total
+        row.stage = row.stage.moved(stage, done, total)
         if stage == "streaming":
             row.frames = done
 
@@ -111,10 +100,12 @@ class Table:
         rows = sorted(self._rows.values(), key=lambda row: _ORDER.index(row.state))
         room = max(1, self._console.height - 5)
         for row in rows[:room]:
-            stage = row.stage if row.state == "under way" else row.state
-            bar = ProgressBar(row.total, row.done, width=20) if row.state == "under way" and row.total else ""
-            counts = _counts(row) if row.state == "under way" else f"{row.frames} frames" if row.frames else ""
-            grid.add_row(row.name, Text(stage, _COLOUR[row.state]), bar, counts, row.where)
+            stage, frames = row.stage, f"{row.frames} frames" if row.frames else ""
+            shown: tuple[RenderableType, ...] = (Text(row.state, _COLOUR[row.state]), "", frames)
+            if row.state == "under way":
+                bar = (ProgressBar(stage.total, stage.done, width=20), stage.counts()) if stage.total else ("", "")
+                shown = (Text(stage.name, _COLOUR[row.state]), *bar)
+            grid.add_row(row.name, *shown, row.where)
         hidden = len(rows) - room
         more = [Text(f"and {hidden} more", "dim")] if hidden > 0 else []
         return Group(grid, *more, Text(self._summary(), "bold"))
@@ -125,7 +116,8 @@ class Table:
             for state in ("done", "failed", "stopped", "under way", "waiting")
             if (n := self.count(state))
         ]
-        speed = sum(row.speed for row in self._rows.values() if row.state == "under way" and row.stage == "streaming")
+        under_way = [row.stage for row in self._rows.values() if row.state == "under way"]
+        speed = sum(stage.speed for stage in under_way if stage.name == "streaming")
         pace = f", {speed:.1f} frames/s in all" if speed else ""
         return f"{len(self._rows)} jobs: {', '.join(counted)}{pace}{', stopping' if self._stopping else ''}"
 
@@ -142,11 +134,3 @@ class Table:
         self._live.stop()
         if not self._quiet:
             self._console.print(self._summary(), style="bold", soft_wrap=True)
-
-
-def _counts(row: _Row) -> str:
-    if not row.total:
-        return str(row.done) if row.done else ""
-    speed = row.speed
-    left = f"  {speed:.1f}/s  {clock((row.total - row.done) / speed)} left" if speed and row.done > row.first else ""
-    return f"{row.done}/{row.total}{left}"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 import traceback
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +27,8 @@ from fifo_diffusion.models import card
 from fifo_diffusion.names import Warn, Watch
 from fifo_diffusion.runs import choose
 from fifo_diffusion.sidecar import Sidecar
-from fifo_diffusion.sinks import check_output, read_frames, read_metadata
+from fifo_diffusion.sinks import check_output, picture_number, read_frames, read_metadata
+from fifo_diffusion.warned import warned
 
 _PLACE = PLACE | {"device", "dtype"}  # unless the job says them
 
@@ -46,7 +44,7 @@ def check(job: Job, folder: Path, before: Result | None) -> bool:
     run = resolve(job.run.model_copy(update={"device": "cpu"}))  # whatever the workers have
     if job.only_new and run.clip is None:
         raise BadInput("only_new was given without a clip, so all frames are new; leave it out")
-    there = _told(output) if os.path.exists(output) else None
+    there = _sidecar(output) if os.path.exists(output) else None
     if there is not None:
         _same(job, run, there)
         if before is not None and _proves(before, there, run) and before.file_sha256 == fingerprint(output):
@@ -85,7 +83,7 @@ def work(task: Task, watch: Watch, warn: Warn) -> Ended:
     began = time.perf_counter()
     made, error, broken = None, None, False
     try:
-        with _warned(warn):
+        with warned(warn):  # nobody reads a worker's stderr
             made = _make(task, output, watch, warn)
         state = "done"
     except KeyboardInterrupt:
@@ -93,8 +91,8 @@ def work(task: Task, watch: Watch, warn: Warn) -> Ended:
     except FifoError as wrong:
         state, error = "failed", str(wrong)
     except Exception as wrong:  # a device out of memory, or a fault of ours: the other jobs go on
-        state, error, broken = "failed", _told_shortly(wrong, warn), True
-    made = made or _told(output)
+        state, error, broken = "failed", _in_a_sentence(wrong, warn), True
+    made = made or _sidecar(output)
     kept: dict[str, Any] = {} if made is None else {"frames": made.frames_written, "sha256": made.frames_sha256}
     if state == "done":
         kept["file_sha256"] = fingerprint(output)
@@ -103,15 +101,7 @@ def work(task: Task, watch: Watch, warn: Warn) -> Ended:
     return Ended(task.number, result, broken)
 
 
-@contextmanager
-def _warned(warn: Warn) -> Iterator[None]:
-    """What is said by Python's warnings is said of the job, and not to a worker's stderr that nobody reads."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *where: warn(str(message))  # a line, and not a place in code
-        yield
-
-
-def _told_shortly(wrong: Exception, warn: Warn) -> str:
+def _in_a_sentence(wrong: Exception, warn: Warn) -> str:
     """In one sentence; of a fault that is not known all of it is a warning."""
     if isinstance(few := no_memory_left(wrong), OutOfMemory):
         return str(few).replace("--", "")  # a list has settings where the command has flags
@@ -133,7 +123,7 @@ def _make(task: Task, output: Path, watch: Watch, warn: Warn) -> Sidecar:
     _await(folder, watch)
     if said.partial is None and said.whole == run.frames + said.clip_frames:
         choose(folder, said, None, warn)  # which refuses a video that was changed
-        made = _told(output)
+        made = _sidecar(output)
         if made is None:
             raise BadInput(
                 f"{output} is finished, but its .json is gone; put that back, or move both away to begin anew"
@@ -147,14 +137,14 @@ def _clear(job: Job, run: Decided, output: Path) -> None:
 
     Raises BadInput for those of other settings, OutputError for what cannot be taken away.
     """
-    there = _told(output)
+    there = _sidecar(output)
     if there is not None:
         _same(job, run, there)
     elif not _pictured(job, run, output):
         return  # none, or somebody's own, which are refused
     try:
         for file in output.iterdir():
-            if re.fullmatch(r"frame_\d+\.png|fifo\.json", file.name):
+            if picture_number(file.name) is not None or file.name == "fifo.json":
                 file.unlink()
     except OSError as error:
         raise OutputError(f"{output} cannot be begun anew: {error.strerror}") from error
@@ -174,7 +164,7 @@ def _await(folder: Path, watch: Watch) -> None:
         time.sleep(0.2)
 
 
-def _told(output: Path) -> Sidecar | None:
+def _sidecar(output: Path) -> Sidecar | None:
     """The sidecar beside a video, where there is one that can be read."""
     beside = sidecar.path_beside(str(output))
     try:

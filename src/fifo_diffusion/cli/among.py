@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fifo_diffusion.together import Together
 
 
-_FOLLOWS = 2  # seconds: a loss comes of another rank's end, which torchrun may see as late as this one's
+_FOLLOWS = 2  # seconds: by how much a rank that lost another says it failed after that one, see `_in_summary`
 
 
 @contextmanager
@@ -31,10 +31,10 @@ def among_ranks() -> Iterator[bool]:
     if "RANK" not in os.environ:  # not of torchrun, which may have started a single one
         yield True
         return
-    from fifo_diffusion.job import take_part
+    from fifo_diffusion.job import ranks, take_part
 
     take_part()
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if ranks() < 2:
         yield True
         return
     from fifo_diffusion.api import follow  # before the others wait for this rank
@@ -61,8 +61,8 @@ def among_ranks() -> Iterator[bool]:
 
 @contextmanager
 def at_once() -> Iterator[None]:
-    """Around all else: a rank that cannot leave the others, for one is lost or this one has failed, ends without
-    Python's own end.  There a thread of its process groups would abort it, or wait for the lost one.
+    """Around the whole command: a rank that could not leave the others, for one is lost or this one has failed, ends by
+    `os._exit`.  In Python's own shutdown a thread of its process groups would abort it, or wait for the lost rank.
     """
     code: object = 0
     try:
@@ -116,10 +116,11 @@ def _told_once(group: Together) -> Iterator[None]:
 
 
 def _in_summary(text: str, later: int = 0) -> None:
-    """Where torchrun looks for it: the format of torch.distributed.elastic.multiprocessing.errors.
+    """Write an error where torchrun looks for it, in the format of torch.distributed.elastic.multiprocessing.errors.
 
-    later: seconds.  torchrun takes for the cause of all what its clock of whole seconds has first, and of two at once
-    the lower rank.
+    later: seconds to add to the time of the failure.  torchrun's summary names the earliest failure as the root cause,
+    by whole seconds, and of two in the same second that of the lower rank; and it may notice a rank that only lost
+    another before that other.
     """
     if (file := os.environ.get("TORCHELASTIC_ERROR_FILE")) is not None:
         said = {"message": text, "extraInfo": {"timestamp": str(int(time.time()) + later)}}

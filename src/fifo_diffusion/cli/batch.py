@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,12 +60,13 @@ def batch(
     for name, number in (("--workers", workers), ("--threads", threads), ("--tries", tries)):
         if number is not None and number < 1:
             raise BadInput(f"{name} is {number}; give 1 or more")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise BadInput("fifo batch has workers of its own, a whole video each; run it without torchrun")
     every = seconds_of(checkpoint_every)
     from fifo_diffusion.batch import driver, table
     from fifo_diffusion.batch.jobs import read
+    from fifo_diffusion.job import ranks
 
+    if ranks() > 1:
+        raise BadInput("fifo batch has workers of its own, a whole video each; run it without torchrun")
     todo = read(jobs)
     folder = out.absolute()
     with driver.opened(jobs, todo, folder) as (results, left):

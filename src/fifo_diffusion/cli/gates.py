@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from fifo_diffusion.cli.app import console, option
 from fifo_diffusion.cli.evaluate import evaluation
-from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.errors import OutputError
 
 
 @evaluation.command("gates")
@@ -45,75 +44,20 @@ def gates(
     import torch
 
     from fifo_diffusion import api
-    from fifo_diffusion.evaluate.gates import BASE, Gate, Sampling, measure, trained_judge
-    from fifo_diffusion.evaluate.stream_gates import real_jitter, stream_gates
-    from fifo_diffusion.evaluate.stream_gates import streams as judged_streams
+    from fifo_diffusion.evaluate.experiment import Experiment
     from fifo_diffusion.evaluate.world import folder as kept
-    from fifo_diffusion.models import card
-    from fifo_diffusion.models.embedded.model import SHIPPED, Embedded
-    from fifo_diffusion.world.clips import World
-    from fifo_diffusion.world.kinds import KINDS
 
-    out = Console(highlight=False)
     torch.set_num_threads(threads or torch.get_num_threads())
-    if model not in SHIPPED:
-        raise BadInput(f"model {model!r} has no gates; those that have are {', '.join(SHIPPED)}")
-    own = card(model)
-    if clips < 1 or streams < 0 or frames < own.window:
-        raise BadInput(
-            f"{clips} clips, {streams} streams of {frames} frames were asked for; give 1 clip or more, 0 streams or "
-            f"more, of {own.window} frames or more"
-        )
-    if partitions is not None and partitions < 1:
-        raise BadInput(f"partitions is {partitions}; give 1 or more, or leave it out for {model}'s {own.partitions}")
+    asked = Experiment(model, weights, clips, guidance, steps, eta, streams, frames, partitions)
     folder = folder or kept()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder {folder} cannot be made ({error.strerror}); name another, --folder") from error
-    network = Embedded(weights or SHIPPED[model], torch.device("cpu"), torch.float32)
-    kind = KINDS[network.world]
-    art = kind.art(folder)
-    sampling = Sampling(
-        own.guidance if guidance is None else guidance,
-        own.window * own.partitions if steps is None else steps,
-        own.eta if eta is None else eta,
-    )
-    found: list[Gate] = []
-
-    def tell(gates: Iterable[Gate]) -> None:
-        for gate in gates:
-            out.print(str(gate), soft_wrap=True)
-            found.append(gate)
-
-    console.print("[dim]the judge is trained first where it is not there yet[/]")
-    tell(measure(network, art, kind.size, folder, clips=clips, sampling=sampling))
-    if streams:
-        world = World(art, kind.size, kind=kind)
-        base = {gate.name.removeprefix(BASE): gate.value for gate in found if gate.name.startswith(BASE)}
-        settings = {
-            "device": "cpu",  # as the base clips are, which they are held against
-            "dtype": "float32",
-            "model": model if weights is None else kind.model,
-            "weights": weights and str(weights),
-            "guidance": sampling.guidance,
-            "eta": sampling.eta,
-            "partitions": partitions or own.partitions,
-        }
-        made = []
-        for one in judged_streams(
-            api.stream,
-            network,
-            trained_judge(art, folder, kind=kind),
-            world,
-            folder,
-            count=streams,
-            frames=frames,
-            settings=settings,
-        ):
-            made.append(one)
-            console.print(f"[dim]{len(made)} of {streams} streams are judged[/]")
-        tell(stream_gates(kind.name, base, made, real_jitter(world, streams, 2 * own.window)))
+    out, found = Console(highlight=False), []
+    for gate in asked.gates(folder, api.stream, lambda text: console.print(f"[dim]{text}[/]")):
+        out.print(str(gate), soft_wrap=True)
+        found.append(gate)
     typer.echo(json.dumps({gate.name: round(gate.value, 3) for gate in found}))
     if not all(gate.passed for gate in found):
         raise typer.Exit(1)

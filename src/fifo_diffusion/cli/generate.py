@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from fifo_diffusion.cli.values import blend_of, seconds_of, size_of
 from fifo_diffusion.errors import BadInput
 
 if TYPE_CHECKING:
+    from fifo_diffusion.config import Cue
     from fifo_diffusion.progress import Progress
     from fifo_diffusion.sidecar import Sidecar
 
@@ -121,24 +123,12 @@ def generate(
 
     Settings without a default here are the model's own; `fifo models` lists them.
     """
+    said = _settings(locals())  # while those are the flags and nothing else
+    from fifo_diffusion.config import Run
+    from fifo_diffusion.models import pace
+    from fifo_diffusion.script import table
     from fifo_diffusion.sidecar import again, read
 
-    said: dict[str, Any] = {
-        "prompt": prompt, "negative_prompt": negative_prompt, "model": model, "weights": weights, "frames": frames,
-        "seed": seed, "size": None if size is None else size_of(size), "fps": fps,
-        "method": method, "steps": steps, "stride": stride, "overlap": overlap, "repeats": repeats,
-        "partitions": partitions, "lookahead": lookahead, "guidance": guidance, "eta": eta, "solver": solver,
-        "levels": levels, "start": start, "device": device, "dtype": dtype, "fp8": fp8, "batch": batch, "split": split,
-        "memory": memory, "halves": halves, "compile": compile,
-        "lora": lora or None, "clip": clip, "frames_per_level": frames_per_level, "guidance_levels": guidance_levels,
-    }  # fmt: skip
-    said = {name: value for name, value in said.items() if value is not None}
-    if seconds is not None and frames is not None:
-        raise BadInput(f"both --frames {frames} and --seconds {seconds:g} were given; give one of them")
-    if seconds is not None and not 0 < seconds < 2**40:
-        raise BadInput(
-            f"--seconds is {seconds:g}; it must be above 0 and below {2**40} (for a video without end say --frames 0)"
-        )
     before = None if sidecar is None else read(sidecar)
     if before is not None:
         said = again(before, said)
@@ -147,27 +137,18 @@ def generate(
         only_new = only_new or (before.run.clip is not None and before.clip_frames == 0)
         if crf is None and Path(output or "named.mp4").suffix.lower() in (".mp4", ".webm"):
             crf = before.crf
-    from fifo_diffusion import script as scripts
-    from fifo_diffusion.config import Run
-    from fifo_diffusion.models import card
-
-    pace = Run.of({"prompt": "-", "fps": said.get("fps")}).fps or card(said.get("model", "embedded")).fps
-    over = 0 if blend is None else blend_of(blend, pace)
-    if prompts and script is not None:
-        raise BadInput("both --prompt and --script were given; put all prompts into the script, or none")
+    rate = pace(said)
+    if (length := _length(frames, seconds, live, rate)) is not None:
+        said["frames"] = length
     if blend is not None and not (prompts or script or live):
         raise BadInput(f"--blend {blend} has no prompts to go between; give --prompt, --script or --live with it")
-    if prompts or script is not None:
-        cues = scripts.read(script, pace, over) if script is not None else scripts.spoken(prompts or [], pace, over)
+    over = 0 if blend is None else blend_of(blend, rate)
+    if cues := _cues(prompts or (), script, rate, over):
         first = said.get("prompt") if prompt is not None or cues[0].at > 0 else None  # or the one of --from
-        said |= scripts.table(cues, first)
+        said |= table(cues, first)
     if "prompt" not in said:
         other = "--script or --from" if clip is None else "--script"  # fifo extend has no --from
         raise BadInput(f"no prompt was given; say what the video shows in quotes, or give {other}")
-    if seconds is not None:
-        said["frames"] = max(1, round(seconds * pace))
-    elif live and frames is None:
-        said["frames"] = 0
     if live:  # as where prompts change by frame, see `decide`
         said.setdefault("compile", "off")
     run = Run.of(said)
@@ -178,7 +159,6 @@ def generate(
 
     if output is None:  # an empty name is none that was meant, such as that of a variable nobody set
         output = _free_name(run.prompt if clip is None else f"{Path(clip).stem} extended")
-
     said_live = Live.of(live, over)
     every = seconds_of(checkpoint_every)
 
@@ -192,6 +172,38 @@ def generate(
     made = run_watched(quiet or said_live.typed, output, make)
     if not quiet:
         tell(made, output, before)
+
+
+def _settings(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Of all flags the settings of the run that were said."""
+    from fifo_diffusion.config import Run
+
+    said = {name: value for name, value in flags.items() if name in Run.model_fields and value not in (None, [])}
+    return said | {"size": size_of(said["size"])} if "size" in said else said
+
+
+def _length(frames: int | None, seconds: float | None, live: bool, fps: float) -> int | None:
+    """In frames; None where no flag says it.  Raises BadInput."""
+    if seconds is None:
+        return 0 if live and frames is None else frames
+    if frames is not None:
+        raise BadInput(f"both --frames {frames} and --seconds {seconds:g} were given; give one of them")
+    if not 0 < seconds < 2**40:
+        raise BadInput(
+            f"--seconds is {seconds:g}; it must be above 0 and below {2**40} (for a video without end say --frames 0)"
+        )
+    return max(1, round(seconds * fps))
+
+
+def _cues(prompts: Sequence[str], file: Path | None, fps: float, blend: int) -> list[Cue]:
+    """Of --prompt or --script; empty without either.  Raises BadInput."""
+    from fifo_diffusion import script
+
+    if file is None:
+        return script.spoken(prompts, fps, blend)
+    if prompts:
+        raise BadInput("both --prompt and --script were given; put all prompts into the script, or none")
+    return script.read(file, fps, blend)
 
 
 def extend(**said: Any) -> None:

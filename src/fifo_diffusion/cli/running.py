@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from rich.markup import escape
 from fifo_diffusion.cli.app import console
 from fifo_diffusion.errors import OutOfMemory, OutputError, RankLost
 from fifo_diffusion.interrupt import listen, stop_listening
+from fifo_diffusion.warned import warned
 
 if TYPE_CHECKING:
     from fifo_diffusion.checkpoint import Description
@@ -31,10 +31,7 @@ def run_watched(quiet: bool, name: str, make: Callable[[Progress], Sidecar]) -> 
     listen(_stop)
     progress = Progress(console, quiet)
     try:
-        with progress, warnings.catch_warnings():
-            warnings.showwarning = lambda message, *where: progress.warn(
-                str(message)
-            )  # a line, and not a place in code
+        with progress, warned(progress.warn):
             return make(progress)
     except KeyboardInterrupt:
         console.print(f"stopped; {escape(_kept(name, progress.frames))}", soft_wrap=True)

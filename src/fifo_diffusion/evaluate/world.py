@@ -7,7 +7,7 @@ trained along with it.  Where the prompt changes, how many frames it takes until
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,6 @@ class Shown:
         self._run = self._run + 1 if value == self._value else 0
         if self.first is None and self._run == STEADY:
             self.first = self._looks - STEADY
-
-
-def first_shown(value: str, seen: Iterable[str]) -> int | None:
-    """The number of the first of STEADY looks in a row that see the value; None where there are none."""
-    shown = Shown(value)
-    for one in seen:
-        shown.see(one)
-    return shown.first
 
 
 class World(Metric):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fifo_diffusion.config import Run
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.models.card import Card
 from fifo_diffusion.models.cards import MODELS
@@ -24,6 +25,12 @@ def card(name: str) -> Card:
     close = [known for known in MODELS if name and known.startswith(name)] or get_close_matches(name, MODELS, n=1)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     raise BadInput(f"model {name!r} is unknown; the models are {', '.join(MODELS)}{hint}")
+
+
+def pace(said: Mapping[str, Any]) -> float:
+    """Frames a second of a run of these settings, which may lack all else.  Raises BadInput."""
+    known = Run.of({"prompt": "-", **{name: said[name] for name in ("model", "fps") if name in said}})
+    return known.fps or card(known.model).fps
 
 
 def able(can: Callable[[Card], object]) -> str:

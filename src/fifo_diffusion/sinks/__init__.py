@@ -18,7 +18,7 @@ Knows nothing of torch, models or queues.  Letters: H W height and width in pixe
 
 from fifo_diffusion.letters import is_folder
 from fifo_diffusion.sinks.base import FrameSink
-from fifo_diffusion.sinks.coded import Begun, held, piece
+from fifo_diffusion.sinks.coded import Begun, held, picture_files, picture_number, piece
 from fifo_diffusion.sinks.folder import PngSink
 from fifo_diffusion.sinks.metadata import read_metadata
 from fifo_diffusion.sinks.opening import check_output, open_sink
@@ -37,6 +37,8 @@ __all__ = [
     "held",
     "is_folder",
     "open_sink",
+    "picture_files",
+    "picture_number",
     "piece",
     "read_frames",
     "read_metadata",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,6 +56,17 @@ def held(path: Path) -> Iterator[str]:
 def picture_name(number: int) -> str:
     """The file of one frame in a folder."""
     return f"frame_{number:06d}.png"
+
+
+def picture_number(name: str) -> int | None:
+    """Of such a file's frame; None of another file."""
+    match = re.fullmatch(r"frame_(\d+)\.png", name)
+    return None if match is None else int(match[1])
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """By number: the millionth has a longer name."""
+    return sorted(folder.glob("frame_*.png"), key=lambda file: (len(file.name), file.name))
 
 
 def _pictures(folder: Path) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from io import BytesIO
@@ -12,7 +11,7 @@ from fifo_diffusion.digest import link
 from fifo_diffusion.errors import OutputError
 from fifo_diffusion.names import Frame
 from fifo_diffusion.sinks.base import FrameSink
-from fifo_diffusion.sinks.coded import Begun, picture_name
+from fifo_diffusion.sinks.coded import Begun, picture_name, picture_number
 from fifo_diffusion.whole import to_disk
 
 
@@ -50,8 +49,8 @@ class PngSink(FrameSink):
         if begun.source == self.path:
             try:
                 for file in self.path.iterdir():
-                    picture = re.fullmatch(r"frame_(\d+)\.png", file.name)
-                    if picture and int(picture[1]) >= begun.frames:
+                    number = picture_number(file.name)
+                    if number is not None and number >= begun.frames:
                         file.unlink()
             except OSError as error:
                 raise OutputError(f"cannot go on writing to {self.path}: {error.strerror}") from error

@@ -11,6 +11,7 @@ import numpy as np
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.media import reading, upright
 from fifo_diffusion.names import Frame
+from fifo_diffusion.sinks.coded import picture_files
 
 
 def read_frames(path: str | Path) -> Iterator[Frame]:
@@ -31,7 +32,7 @@ def read_frames(path: str | Path) -> Iterator[Frame]:
 def _read_folder(path: Path) -> Iterator[Frame]:
     from PIL import Image
 
-    for name in sorted(path.glob("frame_*.png"), key=lambda file: (len(file.name), file.name)):
+    for name in picture_files(path):
         with Image.open(name) as picture:
             yield np.asarray(picture.convert("RGB"))
 

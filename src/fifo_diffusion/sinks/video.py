@@ -138,10 +138,10 @@ class VideoSink(FrameSink):
         if self._piece is not None and (self.frames + 1) % self._piece == 0:
             self._send(None)
             self._encoder = None
-            self._look()
+            self._take_name()
 
-    def _look(self) -> None:
-        """Refuse to go on with a file that nobody will find; take the name of the one it replaces."""
+    def _take_name(self) -> None:
+        """That of the file it replaces, once it holds as much.  Raises OutputError for a file that nobody will find."""
         assert self.partial is not None
         try:
             self._file.stat()
