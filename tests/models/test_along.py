@@ -47,5 +47,5 @@ def test_frames_of_windows_that_do_not_overlap_do_not_hear_each_other() -> None:
 
 
 def test_a_model_without_the_seam_says_so() -> None:
-    with pytest.raises(BadInput, match="cannot be windowed"):
+    with pytest.raises(BadInput, match="no attention along frames that can be windowed"):
         load("gauss", CPU, torch.float32).attend_over(Windowed(4, 2))

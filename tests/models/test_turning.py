@@ -44,7 +44,7 @@ def test_the_card_says_which_networks_have_them(case: Case, tmp_path: Path) -> N
     assert bool(model.rates) == (MODELS[case.name].repeats is not None)
     assert list(model.rates) == sorted(model.rates, reverse=True)
     if not model.rates:
-        with pytest.raises(BadInput, match="not rotary"):
+        with pytest.raises(BadInput, match="no rotary positions"):
             model.turning(Turn(0, 0.1))
 
 
