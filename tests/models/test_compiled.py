@@ -77,13 +77,13 @@ def test_it_is_compiled_once_while_times_and_prompts_change(case: Case, tmp_path
     torch.testing.assert_close(frames["compiled"], frames["as it is"], rtol=0, atol=close)
 
 
-def test_whatever_card_says_that_it_compiles_has_a_class_that_does() -> None:
+def test_whatever_card_says_that_it_has_a_network_has_a_class_that_compiles_it() -> None:
     """`--compile auto` goes by the card, on GPUs, where no test here runs."""
     for name, card in MODELS.items():
         module, _, function = card.loader.partition(":")
         loader = getattr(import_module(module), function)
         made = get_type_hints(getattr(loader, "func", loader))["return"]
-        assert (made.compile is not Model.compile) == card.compiles, name
+        assert (made.compile is not Model.compile) == card.network, name
 
 
 def test_a_run_says_whether_it_is_compiled_and_a_model_without_a_network_is_refused() -> None:
