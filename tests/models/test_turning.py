@@ -8,8 +8,7 @@ import pytest
 import tiny_wan
 import torch
 from cases import CASES, Case
-from tiny_parts import scramble
-from torch import Tensor
+from tiny_parts import noise, scramble
 
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models import load
@@ -24,11 +23,7 @@ ROTARY = [case for case in CASES if MODELS[case.name].repeats is not None]
 
 
 def of(case: Case, folder: Path) -> Model:
-    return load(case.name, CPU, torch.float32, case.make(folder) if case.make else None)
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return load(case.name, CPU, torch.float32, case.weights(folder))
 
 
 @pytest.fixture
