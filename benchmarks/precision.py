@@ -15,7 +15,6 @@ import argparse
 import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLWan, LatteTransformer3DModel, WanTransformer3DModel
@@ -50,7 +49,7 @@ def latte_like(device: torch.device, dtype: torch.dtype) -> Model:
     small = {"num_attention_heads": 4, "cross_attention_dim": 288, "num_layers": 6, "sample_size": 16}
     net = LatteTransformer3DModel(**{**PUBLISHED, **small, "caption_channels": WORDS})
     pictures = AutoencoderKL(block_out_channels=(32,), latent_channels=4)
-    return Latte(net.to(dtype), pictures, Table(linear_betas()), None, device, dtype, Path())
+    return Latte(net.to(dtype), pictures, Table(linear_betas()), None, device, dtype, [])
 
 
 def wan_like(device: torch.device, dtype: torch.dtype) -> Model:
@@ -58,7 +57,7 @@ def wan_like(device: torch.device, dtype: torch.dtype) -> Model:
     small = {"num_attention_heads": 2, "ffn_dim": 1536, "num_layers": 6, "text_dim": WORDS}
     net = WanTransformer3DModel(**{**SMALL, **small})
     pictures = AutoencoderKLWan(base_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
-    return Wan(net.to(dtype), pictures, SHIFT, None, device, dtype, Path())  # type: ignore[arg-type]  # reads nothing
+    return Wan(SHIFT, net.to(dtype), pictures, None, None, device, dtype, [])
 
 
 def hear(model: Model) -> tuple[Cond, Cond]:

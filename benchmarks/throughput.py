@@ -116,7 +116,7 @@ def unet(partitions: int, variant: str) -> Setting:
         )
         vae = vae.to(device).eval().requires_grad_(False)
         table = Table(scaled_linear_betas())
-        return VideoCrafter(chosen, net.to(dtype), vae, table, None, device, dtype, Path())
+        return VideoCrafter(chosen, net.to(dtype), vae, table, None, device, dtype, [])
 
     def hear(model: Model) -> tuple[Cond, Cond]:
         text = torch.randn(2, 77, words, generator=torch.Generator().manual_seed(1)).to(model.device)

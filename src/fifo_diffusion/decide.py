@@ -68,7 +68,7 @@ def resolve(run: Run, clip_too: bool = True) -> Decided:
         card.check_fp8(str(device))
     if run.fp8 == "products":
         check_products(device)
-    able = card.compiles and ranks == 1
+    able = card.network and ranks == 1
     here["memory"] = ("low" if room < 1 else "high") if run.memory == "auto" else run.memory
     compiles = able or run.compile == "on"
     # Where a prompt changes, windows come in shapes of their own, and each is compiled in the midst of the video.

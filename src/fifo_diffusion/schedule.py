@@ -243,9 +243,7 @@ def paper(alphas_cumprod: Tensor, levels: int, predicts: Predicts = "noise") -> 
     return _of_kept(kept, time, predicts)
 
 
-def leading(
-    alphas_cumprod: Tensor, levels: int, predicts: Predicts = "noise", limit: float | None = None
-) -> NoiseSchedule:
+def leading(alphas_cumprod: Tensor, levels: int, limit: float | None = None) -> NoiseSchedule:
     """Every T // levels-th training step from the first on, and below it exactly clean: the "leading" spacing of
     diffusers' DDPM scheduler, whose step is the one here with eta 1.
 
@@ -258,7 +256,7 @@ def leading(
     time = torch.arange(levels, dtype=torch.float64) * (len(alphas_cumprod) // levels)
     kept = torch.cat([torch.ones(1), alphas_cumprod.to("cpu", torch.float64)[time.long()]])
     time = torch.cat([time[:1], time])
-    return _of_kept(kept, time, predicts, limit)
+    return _of_kept(kept, time, "noise", limit)
 
 
 def scaled_linear_betas(steps: int = 1000, first: float = 0.00085, last: float = 0.012) -> Tensor:
@@ -274,10 +272,10 @@ def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> 
     return torch.cumprod(1 - torch.linspace(first, last, steps, dtype=torch.float64), dim=0)
 
 
-def cosine(steps: int = 1000, offset: float = 0.008) -> Tensor:
+def cosine(steps: int = 1000) -> Tensor:
     """alphas_cumprod (steps,) of eq. 17 of arXiv:2102.09672, each beta at most 0.999 as there."""
     at = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-    curve = torch.cos((at + offset) / (1 + offset) * math.pi / 2) ** 2
+    curve = torch.cos((at + 0.008) / 1.008 * math.pi / 2) ** 2
     return torch.cumprod(1 - (1 - curve[1:] / curve[:-1]).clamp(max=0.999), dim=0)
 
 

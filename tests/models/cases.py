@@ -41,6 +41,10 @@ class Case:
     apart: Callable[[Model], AbstractContextManager[object]] | None = None
     trained: bool = False  # the weights say something, so that what it denoises must come nearer the truth
 
+    def weights(self, folder: Path) -> str | None:
+        """What `--weights` is given, the files made in this folder."""
+        return self.make(folder) if self.make else None
+
 
 CASES = [
     Case("embedded", side=8, trained=True),
@@ -90,3 +94,7 @@ CASES = [
         for name in ("wan-1.3b", "wan-14b")
     ),
 ]
+
+
+def named(*names: str) -> list[Case]:
+    return [case for case in CASES if case.name in names]

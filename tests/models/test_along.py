@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import CASES, Case
+from tiny_parts import noise
 
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.methods.overlapping import Windowed
@@ -20,9 +21,9 @@ def test_attention_goes_by_windows(case: Case, tmp_path: Path) -> None:
     """One window over all is the network itself, longer than it was trained; windows are another answer, and the last
     rule that was given holds.
     """
-    net = load(case.name, CPU, torch.float32, case.make(tmp_path) if case.make else None)
+    net = load(case.name, CPU, torch.float32, case.weights(tmp_path))
     schedule, frames = net.schedule(64, "even"), 2 * MODELS[case.name].window
-    z = torch.randn(1, net.channels, frames, case.side, case.side, generator=torch.Generator().manual_seed(0))
+    z = noise(1, net.channels, frames, case.side, case.side)
     t, cond = schedule.times(torch.full((frames,), 40), z)[None], net.embed(["a red balloon"])
     denoise = net.denoiser(schedule)
     own = denoise(z, t, cond)
@@ -39,7 +40,7 @@ def test_frames_of_windows_that_do_not_overlap_do_not_hear_each_other() -> None:
     net = load("embedded", CPU, torch.float32)
     net.attend_over(Windowed(16, 16))
     schedule = net.schedule(64, "even")
-    z = torch.randn(1, net.channels, 32, 8, 8, generator=torch.Generator().manual_seed(0))
+    z = noise(1, net.channels, 32, 8, 8)
     t, cond = schedule.times(torch.full((32,), 40), z)[None], net.embed(["a red balloon"])
     denoise = net.denoiser(schedule)
     whole, parts = denoise(z, t, cond), [denoise(z[:, :, i : i + 16], t[:, i : i + 16], cond) for i in (0, 16)]
@@ -47,5 +48,5 @@ def test_frames_of_windows_that_do_not_overlap_do_not_hear_each_other() -> None:
 
 
 def test_a_model_without_the_seam_says_so() -> None:
-    with pytest.raises(BadInput, match="cannot be windowed"):
+    with pytest.raises(BadInput, match="no attention along frames that can be windowed"):
         load("gauss", CPU, torch.float32).attend_over(Windowed(4, 2))

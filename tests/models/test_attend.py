@@ -3,14 +3,11 @@
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
+from tiny_parts import noise
 
 from fifo_diffusion.models import attend
 from fifo_diffusion.models.attend import MANY, attention
 from fifo_diffusion.models.place_attention import PlaceAttention
-
-
-def drawn(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
@@ -23,7 +20,7 @@ def test_it_is_its_formula(
     """Heads as a layer makes them: strided; all of a window at once, one by one, some and a rest, or in parts."""
     monkeypatch.setattr(attend, "MOST", int(at_once * asking * answering) * dtype.itemsize)
     q, k, v = (
-        drawn(2, tokens, 3, 16, seed=seed).to(dtype).transpose(1, 2)
+        noise(2, tokens, 3, 16, seed=seed).to(dtype).transpose(1, 2)
         for seed, tokens in enumerate((asking, answering, answering))
     )
     weights = torch.einsum("nhle,nhse->nhls", q.double(), k.double()).div(4).exp()
@@ -37,7 +34,7 @@ def test_it_is_its_formula(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_long_window_is_asked_in_parts(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """The logits of one head over 1,024 frames of the embedded model were 1 GB, and their softmax as much again."""
-    q, k, v = (drawn(2, 2, 3 * MANY, 16, seed=seed).to(dtype) for seed in range(3))
+    q, k, v = (noise(2, 2, 3 * MANY, 16, seed=seed).to(dtype) for seed in range(3))
     sizes = []
     softmax = torch.Tensor.softmax
 
@@ -53,11 +50,11 @@ def test_a_long_window_is_asked_in_parts(dtype: torch.dtype, monkeypatch: pytest
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("text", [None, drawn(2, 7, 10)])
+@pytest.mark.parametrize("text", [None, noise(2, 7, 10)])
 def test_the_layer_is_the_one_of_diffusers(text: torch.Tensor | None) -> None:
     torch.manual_seed(0)
     net = Attention(query_dim=12, cross_attention_dim=None if text is None else 10, heads=2, dim_head=6).eval()
-    x = drawn(2, MANY, 12)
+    x = noise(2, MANY, 12)
     net.set_processor(AttnProcessor())
     want = net(x, text)
     net.set_processor(PlaceAttention())

@@ -5,10 +5,12 @@ diffusers' AutoencoderKL, and the rest are properties.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 import pytest
+import tiny_parts
 import torch
 from diffusers import AutoencoderKL
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
@@ -36,8 +38,7 @@ def tiny() -> CausalVAE:
     return net.requires_grad_(False)
 
 
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+noise = partial(tiny_parts.noise, dtype=torch.float64)
 
 
 def test_the_full_size_has_the_published_keys_and_parameters() -> None:

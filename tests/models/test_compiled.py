@@ -7,7 +7,8 @@ from typing import get_type_hints
 
 import pytest
 import torch
-from cases import CASES, Case
+from cases import Case, named
+from tiny_parts import noise
 from torch import _dynamo as dynamo
 from torch._dynamo.utils import counters
 
@@ -25,7 +26,7 @@ from fifo_diffusion.noise import SeededNoise
 from fifo_diffusion.prompts import Table
 
 CPU = torch.device("cpu")
-TRIED = ("embedded", "wan-1.3b", "latte", "open-sora-plan")  # a UNet takes 20 s to trace
+TRIED = named("embedded", "wan-1.3b", "latte", "open-sora-plan")  # a UNet takes 20 s to trace
 
 
 @pytest.fixture(autouse=True)
@@ -37,11 +38,11 @@ def _anew() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, of what it leaves out of sight
-@pytest.mark.parametrize("case", [case for case in CASES if case.name in TRIED], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", TRIED, ids=lambda case: case.name)
 def test_it_is_compiled_once_while_times_and_prompts_change(case: Case, tmp_path: Path) -> None:
     window = MODELS[case.name].window
     cut = window // 2 if window % 2 == 0 else 0
-    weights = case.make(tmp_path) if case.make else None
+    weights = case.weights(tmp_path)
     frames: dict[str, torch.Tensor] = {}
     graphs = 0
     for way in ("as it is", "compiled"):
@@ -58,10 +59,7 @@ def test_it_is_compiled_once_while_times_and_prompts_change(case: Case, tmp_path
             plan=plan, schedule=schedule, execute=Batched(Guided(model.denoiser(schedule), 3.0), 1),
             condition=prompts, noise=SeededNoise(0), eta=1.0,
         )  # fmt: skip
-        queue = torch.randn(
-            1, model.channels, plan.length, case.side, case.side, generator=torch.Generator().manual_seed(0)
-        )
-        state = State(0, queue)
+        state = State(0, noise(1, model.channels, plan.length, case.side, case.side))
         prompts.begin(engine.entered(state))
         for i in range(3):
             if i == 1:
@@ -77,13 +75,13 @@ def test_it_is_compiled_once_while_times_and_prompts_change(case: Case, tmp_path
     torch.testing.assert_close(frames["compiled"], frames["as it is"], rtol=0, atol=close)
 
 
-def test_whatever_card_says_that_it_compiles_has_a_class_that_does() -> None:
+def test_whatever_card_says_that_it_has_a_network_has_a_class_that_compiles_it() -> None:
     """`--compile auto` goes by the card, on GPUs, where no test here runs."""
     for name, card in MODELS.items():
         module, _, function = card.loader.partition(":")
         loader = getattr(import_module(module), function)
         made = get_type_hints(getattr(loader, "func", loader))["return"]
-        assert (made.compile is not Model.compile) == card.compiles, name
+        assert (made.compile is not Model.compile) == card.network, name
 
 
 def test_a_run_says_whether_it_is_compiled_and_a_model_without_a_network_is_refused() -> None:

@@ -10,14 +10,13 @@ import pytest
 import torch
 from cases import CASES, Case
 from safetensors.torch import load_file, save_file
+from tiny_parts import noise
 
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.models import load
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.cards import MODELS
 from fifo_diffusion.protocols import SharedDenoiser
-
-torch.set_num_threads(1)
 
 CPU = torch.device("cpu")
 
@@ -30,7 +29,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 @pytest.fixture(scope="module")
 def weights(case: Case, tmp_path_factory: pytest.TempPathFactory) -> str | None:
-    return case.make(tmp_path_factory.mktemp(case.name)) if case.make else None
+    return case.weights(tmp_path_factory.mktemp(case.name))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +39,7 @@ def net(case: Case, weights: str | None) -> Model:
 
 def latents(case: Case, net: Model, streams: int = 1, seed: int = 0) -> torch.Tensor:
     shape = (streams, net.channels, MODELS[case.name].window, case.side, case.side)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return noise(*shape, seed=seed)
 
 
 def test_every_model_has_a_case() -> None:

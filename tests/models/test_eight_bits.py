@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import tiny_wan
 import torch
-from cases import CASES, Case
+from cases import CASES, Case, named
+from tiny_parts import network, noise
 from torch import Tensor, nn
 from torch import _dynamo as dynamo
 
@@ -29,14 +30,9 @@ NETWORKS = [case for case in CASES if case.name != "gauss"]
 SMALL = {"device": "cpu", "frames": 2, "partitions": 1, "lookahead": "off"}
 
 
-def network(model: Model) -> Any:
-    return getattr(model, "network", None) or getattr(model, "_video", None)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_number_is_kept_to_four_bits_of_its_own_and_read_back_exactly(dtype: torch.dtype) -> None:
-    draw = torch.Generator().manual_seed(0)
-    weight = torch.randn(64, 8, 3, 3, generator=draw) * torch.logspace(-4, 2, 64).view(-1, 1, 1, 1)
+    weight = noise(64, 8, 3, 3) * torch.logspace(-4, 2, 64).view(-1, 1, 1, 1)
     weight[5] = 0
     weight = weight.to(dtype)
     eight, scale = rounded(weight)
@@ -61,10 +57,10 @@ def test_rows_that_are_nearly_nothing_stay_numbers_in_float16() -> None:
 @torch.no_grad()
 def test_the_answers_are_those_of_a_network_whose_large_weights_were_rounded(case: Case, tmp_path: Path) -> None:
     """Bit for bit, so each layer, called or taken apart, is read and nothing else has changed."""
-    weights = case.make(tmp_path) if case.make else None
+    weights = case.weights(tmp_path)
     whole, eight, want = (load(case.name, CPU, torch.float32, weights) for _ in range(3))
     schedule = want.schedule(64, "even")
-    z = torch.randn(1, want.channels, MODELS[case.name].window, case.side, case.side)
+    z = noise(1, want.channels, MODELS[case.name].window, case.side, case.side)
     t = schedule.times(torch.linspace(4, 60, z.shape[2]).long(), z)[None]
     cond = want.embed(["a red balloon"])
     names = [name for name, _ in large_layers(network(want))]
@@ -144,14 +140,14 @@ def products_of(net: nn.Module) -> tuple[set[str], set[str]]:
 @torch.no_grad()
 def test_answers_of_products_are_near_and_their_own(name: str, tmp_path: Path) -> None:
     """On a CPU, where layers side by side are one product otherwise."""
-    (case,) = (case for case in CASES if case.name == name)
-    weights = case.make(tmp_path) if case.make else None
+    (case,) = named(name)
+    weights = case.weights(tmp_path)
     whole, kept, eight = (load(name, CPU, torch.float32, weights) for _ in range(3))
     kept.in_eight_bits(CPU)
     eight.in_eight_bits(CPU, products=True)
     made, asked = products_of(network(eight))
     schedule = whole.schedule(64, "even")
-    z = torch.randn(1, whole.channels, 16, case.side, case.side, generator=torch.Generator().manual_seed(0))
+    z = noise(1, whole.channels, 16, case.side, case.side)
     t = schedule.times(torch.linspace(4, 60, 16).long(), z)[None]
     cond = whole.embed(["a red balloon"])
     answer, was, near = (model.denoiser(schedule)(z, t, cond) for model in (eight, whole, kept))
@@ -188,8 +184,8 @@ def test_all_arrives_where_it_computes(tmp_path: Path) -> None:
     """Loaded on the CPU, whatever the device; the autoencoder in the precision that it has there."""
     assert [pictures_in(torch.device(d), torch.bfloat16) for d in ("cuda", "cpu")] == [torch.bfloat16, torch.float32]
     for name in ("wan-1.3b", "latte", "open-sora-plan", "embedded"):
-        (case,) = (case for case in CASES if case.name == name)
-        model = load(name, CPU, torch.bfloat16, case.make(tmp_path / name) if case.make else None)
+        (case,) = named(name)
+        model = load(name, CPU, torch.bfloat16, case.weights(tmp_path / name))
         model.in_eight_bits(torch.device("meta"))
         pictures: nn.Module = getattr(model, "autoencoder", None) or model._pictures  # type: ignore[attr-defined]
         for part in (network(model), pictures):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_parts import noise
 
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.embedded.model import WEIGHTS, Embedded
@@ -34,10 +35,7 @@ def test_the_weights_fit_the_package() -> None:
 def test_each_frame_may_hear_its_own_text(embedded: Embedded) -> None:
     schedule = embedded.schedule(64, "even")
     denoise = embedded.denoiser(schedule)
-    z, t = (
-        torch.randn(1, 12, 16, 8, 8, generator=torch.Generator().manual_seed(0)),
-        torch.full((1, 16), 900.0),
-    )
+    z, t = noise(1, 12, 16, 8, 8), torch.full((1, 16), 900.0)
     cond = embedded.embed(["a red balloon over the ocean", "a green car over a city at night"])
     one = denoise(z, t, {name: value[:1] for name, value in cond.items()})
     same = denoise(z, t, {name: value[[0] * 16][None] for name, value in cond.items()})
@@ -53,8 +51,7 @@ def test_a_text_that_fades_goes_evenly_from_one_to_the_other(embedded: Embedded)
     cond = embedded.embed(["a red balloon over the ocean", "a car"])
     assert bool((cond["words"][~cond["heard"]] == 0).all())
     schedule = embedded.schedule(64, "even")
-    z = torch.randn(1, 12, 16, 8, 8, generator=torch.Generator().manual_seed(0))
-    t = torch.full((1, 16), 900.0)
+    z, t = noise(1, 12, 16, 8, 8), torch.full((1, 16), 900.0)
     one, two = ({name: value[i : i + 1] for name, value in cond.items()} for i in range(2))
     ends = [embedded.denoiser(schedule)(z, t, c) for c in (one, two)]
     apart = (ends[1] - ends[0]).square().mean()

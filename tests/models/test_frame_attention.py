@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
+from tiny_parts import noise
 
 from fifo_diffusion.models.frame_attention import FrameAttention, RelativeAttention, RelativePosition
 
@@ -14,13 +15,9 @@ def attention() -> Attention:
     return Attention(query_dim=HEADS * WIDTH, heads=HEADS, dim_head=WIDTH).eval()
 
 
-def drawn(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
-
-
 @torch.no_grad()
 def test_plain_attention_is_the_one_of_diffusers() -> None:
-    net, x = attention(), drawn(3, FRAMES, HEADS * WIDTH)
+    net, x = attention(), noise(3, FRAMES, HEADS * WIDTH)
     net.set_processor(AttnProcessor())
     want = net(x)
     net.set_processor(FrameAttention())
@@ -30,7 +27,7 @@ def test_plain_attention_is_the_one_of_diffusers() -> None:
 @torch.no_grad()
 def test_relative_attention_is_its_formula_pair_by_pair() -> None:
     """Equations 1 and 2 of arXiv:1803.02155, one pair of frames after the other; distances above 2 share the last."""
-    net, x, most = attention(), drawn(3, FRAMES, HEADS * WIDTH), 2
+    net, x, most = attention(), noise(3, FRAMES, HEADS * WIDTH), 2
     for name in ("relative_position_k", "relative_position_v"):
         table = RelativePosition(WIDTH, most)
         table.embeddings_table.copy_(torch.randn(table.embeddings_table.shape))
@@ -51,7 +48,7 @@ def test_relative_attention_is_its_formula_pair_by_pair() -> None:
 @pytest.mark.parametrize("frames", [1, FRAMES])
 def test_relative_attention_is_one_graph_when_it_is_compiled(frames: int) -> None:
     """Or a network with thirty of them is compiled in pieces."""
-    net, x = attention(), drawn(3, frames, HEADS * WIDTH)
+    net, x = attention(), noise(3, frames, HEADS * WIDTH)
     for name in ("relative_position_k", "relative_position_v"):
         setattr(net, name, RelativePosition(WIDTH, 2))
     net.set_processor(RelativeAttention())

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import tiny_latte
 import torch
+from tiny_parts import noise
 
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.guidance import Guided
@@ -32,8 +33,7 @@ def class_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def window() -> tuple[torch.Tensor, torch.Tensor]:
-    z = torch.randn(1, 4, 16, 8, 8, generator=torch.Generator().manual_seed(0))
-    return z, torch.linspace(100, 900, 16)[None]
+    return noise(1, 4, 16, 8, 8), torch.linspace(100, 900, 16)[None]
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import peft
 import pytest
 import tiny_zeroscope
 import torch
+from tiny_parts import network, noise
 from torch import nn
 
 from fifo_diffusion import api, decide, session, sidecar
@@ -82,10 +83,9 @@ def test_low_memory_answers_the_same(tmp_path: Path) -> None:
         assert (decided.memory, decided.batch) == (memory, 1 if memory == "low" else 2)
         seen: list[int] = []
         made = session.Session(decided)
-        network = made.model.network  # type: ignore[attr-defined]
-        network.register_forward_pre_hook(lambda net, given, seen=seen: seen.append(len(given[0])))
+        network(made.model).register_forward_pre_hook(lambda net, given, seen=seen: seen.append(len(given[0])))
         engine = made.engine
-        state = engine.warm_start(torch.randn(1, 4, 16, 4, 4, generator=torch.Generator().manual_seed(0)))
+        state = engine.warm_start(noise(1, 4, 16, 4, 4))
         _, after = engine.advance(state)
         moved[memory] = after.queue
         assert seen == ([1] * 4 if memory == "low" else [2])  # high: two windows, each with both of its texts

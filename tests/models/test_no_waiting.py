@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case
+from cases import Case, named
+from tiny_parts import noise
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -65,7 +66,7 @@ def test_the_test_sees_what_waits(wait: Callable[[Tensor], object]) -> None:
 
 def engine_of(case: Case, folder: Path, device: torch.device) -> tuple[Engine, State]:
     """A model at tiny size, each stream of its windows with a guidance of its own, in a queue of noise."""
-    model = load(case.name, device, torch.float32, case.make(folder) if case.make else None)
+    model = load(case.name, device, torch.float32, case.weights(folder))
     if isinstance(model, Embedded) and device.type == "cpu":
         model.save_memory()  # there, and only there, it looks at what it is asked: see `Once`
     plan, schedule = Plan(MODELS[case.name].window, 1, "last"), model.schedule(MODELS[case.name].window, "even")
@@ -79,28 +80,13 @@ def engine_of(case: Case, folder: Path, device: torch.device) -> tuple[Engine, S
         noise=SeededNoise(0),
         eta=1.0,
     )
-    queue = torch.randn(
-        1, model.channels, plan.length, case.side, case.side, generator=torch.Generator().manual_seed(0)
-    )
-    return engine, State(0, queue.to(device))
+    return engine, State(0, noise(1, model.channels, plan.length, case.side, case.side).to(device))
 
 
 # The exact Gaussian video is an instrument, and asks; a family is one code, so one of each is enough.
-REAL = [
-    case
-    for case in CASES
-    if case.name
-    in (
-        "embedded",
-        "videocrafter2",
-        "videocrafter1",
-        "zeroscope",
-        "latte",
-        "latte-ucf101",
-        "open-sora-plan",
-        "wan-1.3b",
-    )
-]
+REAL = named(
+    "embedded", "videocrafter2", "videocrafter1", "zeroscope", "latte", "latte-ucf101", "open-sora-plan", "wan-1.3b"
+)
 
 
 @pytest.mark.parametrize("case", REAL, ids=lambda case: case.name)

@@ -24,8 +24,8 @@ def counted() -> tuple[list[int], Callable[[Tensor, int], Tensor]]:
 @torch.no_grad()
 def test_equal_arguments_are_answered_once(counted: tuple[list[int], Callable[[Tensor, int], Tensor]]) -> None:
     calls, make = counted
-    once = Once(make, most=2)
-    x = torch.ones(3)
+    once, x = Once(make), torch.ones(3)
+    once.most = 2
     assert once(x, 2) is once(x.clone(), 2)
     assert calls == [2]
     assert once(x, 3).tolist() == [3, 3, 3]  # another number,
@@ -39,7 +39,8 @@ def test_equal_arguments_are_answered_once(counted: tuple[list[int], Callable[[T
 @torch.no_grad()
 def test_the_last_that_were_asked_for_are_kept(counted: tuple[list[int], Callable[[Tensor, int], Tensor]]) -> None:
     calls, make = counted
-    once, x = Once(make, most=2), torch.ones(1)
+    once, x = Once(make), torch.ones(1)
+    once.most = 2
     for n in (1, 2, 1, 3, 1, 2):  # 3 takes the place of 2, for 1 was asked for after it
         once(x, n)
     assert calls == [1, 2, 3, 2]

@@ -13,6 +13,7 @@ import tiny_opensora_plan as tiny
 import torch
 from diffusers import DDPMScheduler
 from safetensors.torch import load_file, save_file
+from tiny_parts import noise
 from torch import Tensor
 
 import fifo_diffusion as fifo
@@ -43,10 +44,6 @@ def net(folder: Path) -> OpenSoraPlan:
     model = load("open-sora-plan", CPU, torch.float32, str(folder))
     assert isinstance(model, OpenSoraPlan)
     return model
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture
@@ -115,7 +112,7 @@ def test_the_authors_sampler_is_diffusers_ddpm(net: OpenSoraPlan, levels: int, t
     z, out = noise(1, 4, 1, 3, 3).double(), noise(1, 4, 1, 3, 3, seed=1).double()
     for level in (1, 2, 3, levels // 2, levels):
         at = int(schedule.time[level])
-        fresh = torch.randn(z.shape, generator=torch.Generator().manual_seed(5), dtype=z.dtype)
+        fresh = noise(*z.shape, seed=5, dtype=z.dtype)
         want = ddpm.step(out, at, z, generator=torch.Generator().manual_seed(5)).prev_sample
         got = schedule.step(z, out, torch.tensor([level]), 1.0, fresh)
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)  # its table is in float32

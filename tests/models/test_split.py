@@ -13,6 +13,7 @@ import pytest
 import tiny_wan
 import torch
 import torch.distributed as dist
+from tiny_parts import noise
 from torch import Tensor
 from torch.nn import Module
 
@@ -42,10 +43,6 @@ from torchrun import TORCHRUN
 pytestmark = pytest.mark.xdist_group("processes")  # many of them at once, so one such test at a time
 
 ROUNDING = 2e-5  # of latents about 1: sums of another order, in float32, over 8 levels of 2 evaluations
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def no_group() -> Any:

@@ -8,8 +8,7 @@ import pytest
 import tiny_wan
 import torch
 from cases import CASES, Case
-from tiny_parts import scramble
-from torch import Tensor
+from tiny_parts import noise, scramble
 
 from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models import load
@@ -24,11 +23,7 @@ ROTARY = [case for case in CASES if MODELS[case.name].repeats is not None]
 
 
 def of(case: Case, folder: Path) -> Model:
-    return load(case.name, CPU, torch.float32, case.make(folder) if case.make else None)
-
-
-def noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return load(case.name, CPU, torch.float32, case.weights(folder))
 
 
 @pytest.fixture
@@ -44,7 +39,7 @@ def test_the_card_says_which_networks_have_them(case: Case, tmp_path: Path) -> N
     assert bool(model.rates) == (MODELS[case.name].repeats is not None)
     assert list(model.rates) == sorted(model.rates, reverse=True)
     if not model.rates:
-        with pytest.raises(BadInput, match="not rotary"):
+        with pytest.raises(BadInput, match="no rotary positions"):
             model.turning(Turn(0, 0.1))
 
 

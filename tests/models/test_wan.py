@@ -11,7 +11,7 @@ import pytest
 import tiny_wan
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
-from tiny_parts import scramble
+from tiny_parts import noise, scramble
 from torch import Tensor
 
 from fifo_diffusion import api, models
@@ -40,10 +40,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def model(weights: str) -> Wan:
     return load(weights)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def streamed(decoder: Streamed, latents: Tensor, chunk: int = 1) -> Tensor:

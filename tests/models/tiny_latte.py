@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_parts import scramble, silenced, write_autoencoder, write_scheduler, write_t5
+from tiny_parts import network, scramble, silenced, write_autoencoder, write_scheduler, write_t5
 from torch import Tensor
 
 from fifo_diffusion.models.base import Model
@@ -35,7 +35,7 @@ def make_latte(folder: Path) -> str:
 
 def said_by_latte(model: Model, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
     """diffusers' own forward, each text cut to its tokens as diffusers' pipeline does."""
-    net = _network(model)
+    net = network(model)
     out = []
     for i in range(len(z)):
         text = cond["text"][i : i + 1, : int(cond["heard"][i].sum())]
@@ -44,7 +44,7 @@ def said_by_latte(model: Model, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
 
 
 def latte_apart(model: Model) -> AbstractContextManager[None]:
-    return silenced(*(block.attn1.to_out[0] for block in _network(model).temporal_transformer_blocks))
+    return silenced(*(block.attn1.to_out[0] for block in network(model).temporal_transformer_blocks))
 
 
 def make_ucf101(folder: Path) -> str:
@@ -67,7 +67,7 @@ def said_by_ucf101(model: Model, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
     from diffusers.models.attention import BasicTransformerBlock
     from diffusers.models.embeddings import Timesteps
 
-    net = _network(model)
+    net = network(model)
     weights, b, f = net.state_dict(), z.shape[0], z.shape[2]
     table = weights["y_embedder.embedding_table.weight"]
     label = torch.cdist(cond["text"][:, 0], table).argmin(dim=1)
@@ -114,9 +114,4 @@ def _as_dit(weights: dict[str, Tensor], head: str) -> dict[str, Tensor]:
 
 
 def ucf101_apart(model: Model) -> AbstractContextManager[None]:
-    return silenced(*(block.attn["proj"] for block in _network(model).blocks[1::2]))
-
-
-def _network(model: Model) -> Any:
-    assert hasattr(model, "network")
-    return model.network
+    return silenced(*(block.attn["proj"] for block in network(model).blocks[1::2]))

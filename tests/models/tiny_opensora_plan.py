@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from diffusers import LatteTransformer3DModel
 from safetensors.torch import save_file
-from tiny_parts import scramble, silenced, write_t5
+from tiny_parts import network, scramble, silenced, write_t5
 from torch import Tensor
 
 from fifo_diffusion.models.base import Model
@@ -85,9 +85,9 @@ def said(model: Model, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
 
     It knows the frames' positions for 16 and 17 latents only; for 56 they are the authors' formula, i / 3.
     """
-    ours: Any = model
-    net = LatteTransformer3DModel(**{k: v for k, v in ours.network.config.items() if k != "interpolation_scale_1d"})
-    net.load_state_dict(ours.network.state_dict())
+    ours = network(model)
+    net = LatteTransformer3DModel(**{k: v for k, v in ours.config.items() if k != "interpolation_scale_1d"})
+    net.load_state_dict(ours.state_dict())
     if z.shape[2] == 56:
         rate = torch.exp(-torch.arange(12) / 12 * torch.log(torch.tensor(10_000.0)))
         angle = torch.arange(56)[:, None] / 3 * rate
@@ -100,5 +100,4 @@ def said(model: Model, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
 
 
 def apart(model: Model) -> AbstractContextManager[None]:
-    ours: Any = model
-    return silenced(*(block.attn1.to_out[0] for block in ours.network.temporal_transformer_blocks))
+    return silenced(*(block.attn1.to_out[0] for block in network(model).temporal_transformer_blocks))

@@ -1,4 +1,4 @@
-"""Parts of published folders at tiny size, of the real classes with random weights; shared by the tiny models."""
+"""What the tiny models share: noise, and parts of published folders, of the real classes with random weights."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from fifo_diffusion.models.base import Model
 
 TEXT = "a red blue balloon fish moving left right over snowy mountains the ocean and very old city at night"
 WORDS = TEXT.split()
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def network(model: Model) -> Any:
+    """The one that denoises."""
+    return getattr(model, "network", None) or getattr(model, "_video", None)
 
 
 def scramble(net: Any, seed: int, size: float = 0.7) -> Any:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from tiny_parts import scramble, silenced, write_sentencepiece
+from tiny_parts import network, scramble, silenced, write_sentencepiece
 from torch import Tensor
 
 from fifo_diffusion.models.base import Model
@@ -53,8 +53,3 @@ def said(model: Model, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
 
 def apart(model: Model) -> AbstractContextManager[None]:
     return silenced(*(block.attn1.to_out[0] for block in network(model).blocks))
-
-
-def network(model: Model) -> Any:
-    assert hasattr(model, "network")
-    return model.network

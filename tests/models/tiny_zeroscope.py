@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from tiny_parts import scramble, silenced, write_autoencoder, write_clip, write_scheduler
+from tiny_parts import network, scramble, silenced, write_autoencoder, write_clip, write_scheduler
 from torch import Tensor
 
 from fifo_diffusion.models.base import Model
@@ -39,19 +39,14 @@ def make(folder: Path) -> str:
 def said(model: Model, z: Tensor, t: Tensor, cond: Cond) -> Tensor:
     """diffusers' own class with the same weights, not our subclass of it."""
     net = stock_unet()
-    net.load_state_dict(_network(model).state_dict())
+    net.load_state_dict(network(model).state_dict())
     answer: Tensor = net.eval()(z, t, cond["text"]).sample
     return answer
 
 
 def apart(model: Model) -> AbstractContextManager[None]:
-    net = _network(model)
+    net = network(model)
     modules = dict(net.named_modules())
     last = [value for name, value in modules.items() if "temp_convs" in name and name.endswith("conv4")]
     across = [value for name, value in modules.items() if "temp_attentions" in name and name.endswith("proj_out")]
     return silenced(net.transformer_in.proj_out, *last, *across)
-
-
-def _network(model: Model) -> Any:
-    assert hasattr(model, "network")
-    return model.network

@@ -14,7 +14,6 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from fifo_diffusion.baseclip import descend
 from fifo_diffusion.methods.setting import Setting
 from fifo_diffusion.noise import draw
 
@@ -48,7 +47,4 @@ def _next(setting: Setting, known: Tensor, name: int, first: int) -> Tensor:
         truth = schedule.answer(z[:, :, :held], known, level[:held])
         return torch.cat([truth.to(said.dtype), said[:, :, held:]], dim=2)
 
-    for done, after in enumerate(descend(answer, schedule, setting.noise, z, setting.eta, name), 1):
-        z = after
-        setting.watch(done, schedule.levels)
-    return z
+    return setting.down(answer, z, name)

@@ -30,7 +30,6 @@ class SpectralBlend:
     """
 
     local: Windowed
-    stop: float = STOP
 
     def __call__(self, attend: Callable[[slice], Tensor], frames: int, /) -> Tensor:
         """(N, part, ...) -> (N, frames, ...); a video of one window is left as it is."""
@@ -38,14 +37,14 @@ class SpectralBlend:
         if frames <= self.local.window:
             return everywhere
         near = self.local(attend, frames)
-        return near + low_pass(everywhere - near, self.stop)
+        return near + low_pass(everywhere - near)
 
 
-def low_pass(x: Tensor, stop: float) -> Tensor:
-    """x (N, F, ...) with its frequencies along F damped by exp(-(frequency / stop)^2 / 2), 1 being the highest."""
+def low_pass(x: Tensor) -> Tensor:
+    """x (N, F, ...) with its frequencies along F damped by exp(-(frequency / STOP)^2 / 2), 1 being the highest."""
     length = x.shape[1]
     frequency = torch.arange(length // 2 + 1, device=x.device) / (length / 2)
-    keep = torch.exp(-((frequency / stop) ** 2) / 2).view(-1, *[1] * (x.ndim - 2))
+    keep = torch.exp(-((frequency / STOP) ** 2) / 2).view(-1, *[1] * (x.ndim - 2))
     wave = torch.fft.rfft(x.float(), dim=1)
     slow: Tensor = torch.fft.irfft(wave * keep, n=length, dim=1).to(x.dtype)
     return slow

@@ -45,14 +45,18 @@ class Setting:
         time = self.schedule.times(level, z).expand(len(z), -1)
         return Call(z, time, self.condition(frames))
 
+    def down(self, answer: Answer, z: Tensor, first: int = 0) -> Tensor:
+        """Frames z (B, C, F, H, W) from the last level to level 0; first: what the noise calls the first of them."""
+        for done, after in enumerate(descend(answer, self.schedule, self.noise, z, self.eta, first), 1):
+            z = after
+            self.watch(done, self.schedule.levels)
+        return z
+
     def whole(self, answer: Answer, length: int) -> Iterator[Tensor]:
         """A video sampled at once, then its frames one by one, (B, C, 1, H, W).
 
         It is never shorter than a window: what is too much is not given.
         """
         like = self.like[:, :, :1].expand(-1, -1, max(length, self.window), -1, -1)
-        z = draw(self.noise, 0, self.schedule.levels, like)
-        for done, after in enumerate(descend(answer, self.schedule, self.noise, z, self.eta), 1):
-            z = after
-            self.watch(done, self.schedule.levels)
+        z = self.down(answer, draw(self.noise, 0, self.schedule.levels, like))
         yield from torch.split(z[:, :, :length], 1, dim=2)

@@ -26,7 +26,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     In bfloat16 the logits are rounded to it.  With fewer than `MANY` tokens on either side in float32, with gradients,
     compiled, for other precisions and on other devices it is torch's.
     """
-    ours = linear.HERE and q.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    ours = linear.HERE and linear.by_hand(q)
     if ours and q.dtype is torch.bfloat16:
         return _batches(q, k, v)
     if ours and q.dtype is torch.float32 and min(q.shape[2], k.shape[2]) >= MANY:

@@ -12,14 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fifo_diffusion.errors import BadInput, ModelError
+from fifo_diffusion.errors import BadInput
 from fifo_diffusion.models.split import Part
 from fifo_diffusion.protocols import Cond, Decoder, Denoiser, Temporal, Turn
 from fifo_diffusion.schedule import NoiseSchedule
 
 
 class Model(ABC):
-    """A loaded model.  Letters: P prompts, C latent channels, H W latent height and width."""
+    """A loaded model.  Letters: P prompts, C latent channels, H W latent height and width.
+
+    What a model cannot do raises BadInput; its card says so before anything is loaded.
+    """
 
     channels: int
     device: torch.device
@@ -52,29 +55,29 @@ class Model(ABC):
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, T, 3, height, width) in [-1, 1] -> latents (B, C, F, H, W), such as `decoder` gives the pixels of;
-        T is the card's `frames` for a whole window.  Raises BadInput for a model without an encoder.
+        T is the card's `frames` for a whole window.
         """
-        raise BadInput("this model has no encoder, so it cannot go on from a clip; use one that has, such as embedded")
+        raise _lacks("encoder")
 
     def add_lora(self, file: Path, scale: float) -> None:
-        """Add a LoRA file to the network.  Raises ModelError for one that does not fit; only where the card says so."""
-        raise ModelError(f"this model takes no LoRA weights, so {file} cannot be used")
+        """Add a LoRA file to the network.  Raises ModelError for one that does not fit."""
+        raise _lacks("layers that take LoRA weights")
 
     def split(self, part: Part, device: torch.device) -> None:
-        """Keep one part of the network and put all on the device; the model was loaded on the CPU.  Only where the card
-        says so; the others of the part's group must answer the same calls.
+        """Keep one part of the network and put all on the device; the model was loaded on the CPU.  The others of the
+        part's group must answer the same calls.
         """
-        raise BadInput("this model cannot be split over several ranks; leave --split out")
+        raise _lacks("network that can be split")
 
     def in_eight_bits(self, device: torch.device, products: bool = False) -> None:
         """Keep the network's large weights in eight bits (see `eight_bits`) and put all on the device; the model was
-        loaded on the CPU.  products: multiply in eight bits too.  Raises BadInput for a model without a network.
+        loaded on the CPU.  products: multiply in eight bits too.
         """
-        raise BadInput("this model has no network whose weights could be kept in eight bits; leave --fp8 out")
+        raise _lacks("network to keep in eight bits")
 
     def attend_over(self, temporal: Temporal) -> None:
-        """From now on attend along frames by this rule.  Raises BadInput for a model without that seam."""
-        raise BadInput("this model's attention along frames cannot be windowed; use one whose can, such as embedded")
+        """From now on attend along frames by this rule."""
+        raise _lacks("attention along frames that can be windowed")
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -84,15 +87,12 @@ class Model(ABC):
         return ()
 
     def turning(self, turn: Turn) -> Denoiser:
-        """The network with one of these components turning otherwise; the model itself stays as it is.
-
-        Raises BadInput for a model whose positions in time are not rotary.
-        """
-        raise BadInput("this model's positions in time are not rotary; use one whose are, such as embedded")
+        """The network with one of these components turning otherwise; the model itself stays as it is."""
+        raise _lacks("rotary positions in time")
 
     def compile(self, backend: str = "inductor") -> None:
-        """From now on the network is a compiled one (see `compiled`).  Raises BadInput where there is none."""
-        raise BadInput("this model has no network to compile; leave --compile out")
+        """From now on the network is a compiled one (see `compiled`)."""
+        raise _lacks("network to compile")
 
     def save_memory(self) -> None:
         """From now on use less memory on the device, however slow; a model that has nothing to save does nothing."""
@@ -106,3 +106,7 @@ class Model(ABC):
     def weights(self) -> str:
         """What tells these weights from others: a hash of the files, or nothing where there are none."""
         return ""
+
+
+def _lacks(what: str) -> BadInput:
+    return BadInput(f"this model has no {what}; use one whose card says that it has")

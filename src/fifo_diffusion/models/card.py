@@ -64,7 +64,7 @@ class Card:
     splits: tuple[int, ...] = (1,)  # over how many ranks its network can be split
     tables: tuple[str, ...] = ("even", "paper")  # of noise levels
     lora: bool = False  # whether it takes LoRA weights
-    compiles: bool = True  # whether there is a network that can be compiled
+    network: bool = True  # whether there is one: it can be compiled, and kept in eight bits
     longer: bool = False  # whether its network takes windows longer than its own
     longest: int | None = None  # latent frames of the longest, where there is a limit
     windowed: bool = False  # whether its attention along frames can be windowed
@@ -93,14 +93,14 @@ class Card:
 
     def check_compile(self, split: int) -> None:
         """Raises BadInput where there is no network that could be compiled."""
-        if not self.compiles:
+        if not self.network:
             raise BadInput(f"{self.name} has no network to compile; leave --compile out")
         if split > 1:
             raise BadInput(f"a network that is shared by {split} ranks is not compiled; leave --compile or --split out")
 
     def check_fp8(self, device: str) -> None:
         """Raises BadInput where there is no network whose weights could be kept in eight bits, or no such numbers."""
-        if not self.compiles:
+        if not self.network:
             raise BadInput(f"{self.name} has no network whose weights could be kept in eight bits; leave --fp8 out")
         if device.startswith("mps"):
             raise BadInput("Apple's MPS has no eight-bit floats; leave --fp8 out, or say --device cpu")

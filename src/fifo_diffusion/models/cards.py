@@ -151,7 +151,7 @@ _CARDS = (
         needs="nothing more",
         loader="fifo_diffusion.models.gauss:load",
         other_weights=False,
-        compiles=False,
+        network=False,
         window=16,
         space=1,
         size=(64, 64),
@@ -192,7 +192,6 @@ _CARDS = (
         needs="diffusers and transformers (the extra `models`), and the weights: ali-vilab/text-to-video-ms-1.7b",
         weights="ali-vilab/text-to-video-ms-1.7b",
         window=16,  # arXiv:2308.06571
-        space=8,
         size=(256, 256),
         memory=Need(stays=2.78, eight=1.5, text=1.27, window=0.23, decode=0.09),
     ),
@@ -242,7 +241,6 @@ _CARDS = (
         needs="as open-sora-plan",
         loader="fifo_diffusion.models.opensora_plan:load_221",
         window=56,  # this and partitions (224 steps) are of the authors' script for 221 frames
-        space=8,
         partitions=4,
         memory=Need(stays=2.43, eight=1.47, text=8.87, window=1.64, decode=5.66),
     ),
@@ -255,7 +253,6 @@ _CARDS = (
         weights="Wan-AI/Wan2.1-T2V-14B-Diffusers",
         memory=Need(stays=27.14, eight=14.2, text=10.58, window=3.9, decode=7.27),
         splits=(1, 2, 4, 8),  # 40 heads, 13,824 wide
-        lora=True,
     ),
 )
 MODELS: Mapping[str, Card] = {card.name: card for card in _CARDS}

@@ -76,7 +76,7 @@ class CausalVAE(nn.Module):
         """config: the published config.json.  Raises ModelError for a block this module does not know."""
         super().__init__()
         shape = shape_of(config)
-        self.channels = shape.embedded
+        self.config = {"latent_channels": shape.embedded}  # where diffusers' autoencoders say it
         self.encoder = _Encoder(shape)
         self.quant_conv = CausalConv3d(2 * shape.latent, 2 * shape.embedded, 1)
         self.post_quant_conv = CausalConv3d(shape.embedded, shape.latent, 1)

@@ -78,6 +78,13 @@ def lean(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return out + [name for of in kinds.values() for name in of[min(of)]]
 
 
+def weights_of(source: Path) -> list[Path]:
+    """The weights that are read of a file, itself, or of a folder in the layout of diffusers."""
+    names = sorted(file.relative_to(source).as_posix() for file in source.glob("*/*.*"))
+    files = [source] if source.is_file() else [source / name for name in sorted(lean(names, ["*"]))]
+    return [file for file in files if file.suffix in SINGLE]
+
+
 def single_file(path: Path, names: Sequence[str]) -> Path:
     """The one weights file that `path` is, or the first of `names` that the folder holds.  Raises ModelError."""
     if path.is_file():

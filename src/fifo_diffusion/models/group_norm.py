@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fifo_diffusion.models.linear import by_hand
+
 FEW = 1024
 """Places.  From so many on torch takes another path, which is quick."""
 MOST = 2**22
@@ -20,8 +22,7 @@ MOST = 2**22
 
 def group_norm(norm: nn.GroupNorm, x: Tensor, silu: bool = False) -> Tensor:
     """(N, C, height, width) -> the same, by the norm and then maybe SiLU; sums are in float32."""
-    here = x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if here and x.dtype is torch.bfloat16 and x.shape[2:].numel() < FEW:
+    if by_hand(x) and x.dtype is torch.bfloat16 and x.shape[2:].numel() < FEW:
         return _by_channel(norm, x, silu)
     # With channels last, half precision and narrow groups torch is up to 40 times as slow on a CPU as with channels
     # first, copy included.

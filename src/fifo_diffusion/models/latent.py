@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.compiled import compiled
 from fifo_diffusion.models.eight_bits import in_eight_bits
-from fifo_diffusion.models.files import SINGLE, component, fingerprint, lean
+from fifo_diffusion.models.files import component, fingerprint, weights_of
 from fifo_diffusion.models.linear import quick
 from fifo_diffusion.models.lora import add_lora
 from fifo_diffusion.models.text import Reader
@@ -56,7 +57,7 @@ class LatentModel(Model):
     """A Model over a network, an AutoencoderKL and a noise table.  A family adds what its network hears.
 
     network: in the run's precision, moved to the device here; table: None where a family has another kind of schedule;
-    reader: None where the network hears no text; source: the file or folder the weights came from.
+    reader: None where the network hears no text; sources: the files and folders the weights came from.
     """
 
     per_frame_text = True  # each frame of a window may hear its own
@@ -69,13 +70,12 @@ class LatentModel(Model):
         reader: Reader | None,
         device: torch.device,
         dtype: torch.dtype,
-        source: Path,
+        sources: Sequence[Path],
     ) -> None:
         self.network = quick(network.to(device).eval().requires_grad_(False))
-        self.autoencoder, self.table, self._reader, self._source = autoencoder, table, reader, source
+        self.autoencoder, self.table, self._reader, self._sources = autoencoder, table, reader, [*sources]
         self.device, self.dtype = device, dtype
         self.channels = int(autoencoder.config.get("latent_channels") or autoencoder.config.z_dim)  # z_dim: Wan's
-        self._loras: list[Path] = []
 
     @property
     def reader(self) -> Reader:
@@ -120,7 +120,7 @@ class LatentModel(Model):
 
     def add_lora(self, file: Path, scale: float) -> None:
         add_lora(self.network, file, scale)
-        self._loras.append(file)
+        self._sources.append(file)
 
     def in_eight_bits(self, device: torch.device, products: bool = False) -> None:
         in_eight_bits(self.network, self.dtype, products)
@@ -144,10 +144,7 @@ class LatentModel(Model):
 
     @cached_property
     def weights(self) -> str:
-        here = self._source
-        names = sorted(file.relative_to(here).as_posix() for file in here.glob("*/*.*"))
-        files = [here] if here.is_file() else [here / name for name in sorted(lean(names, ["*"]))]  # what is read
-        return fingerprint([*(file for file in files if file.suffix in SINGLE), *self._loras])
+        return fingerprint(file for source in self._sources for file in weights_of(source))
 
 
 def pictures_in(device: torch.device, dtype: torch.dtype) -> torch.dtype:

@@ -18,13 +18,11 @@ from torch import Tensor
 
 from fifo_diffusion.devices import sent
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.models.base import Model
 from fifo_diffusion.models.compiled import compiled
 from fifo_diffusion.models.files import component, locate
 from fifo_diffusion.models.latent import FOLDER, MOST_ROWS, LatentModel, autoencoder, table_of
 from fifo_diffusion.models.text import t5_reader
-from fifo_diffusion.protocols import Cond, Denoiser
-from fifo_diffusion.schedule import NoiseSchedule
+from fifo_diffusion.protocols import Cond
 
 TOKENS = 120  # what diffusers' pipeline for these weights pads to
 PUBLISHED = {  # transformer/config.json of maxin-cn/Latte-1
@@ -35,16 +33,10 @@ PUBLISHED = {  # transformer/config.json of maxin-cn/Latte-1
 }  # fmt: skip
 
 
-class OwnTokens(Model):
-    """A Latte network that hears T5's tokens, of each prompt its own: Latte, and Open-Sora Plan's."""
+class Latte(LatentModel):
+    """A Latte network that hears T5's tokens, of each prompt its own: Latte-1, and Open-Sora Plan's."""
 
-    network: Any
-    device: torch.device
-    dtype: torch.dtype
     _whole = False  # hear all tokens, the others masked: else each length of a prompt would be compiled anew
-
-    def denoiser(self, schedule: NoiseSchedule) -> Denoiser:
-        return self._denoise
 
     def compile(self, backend: str = "inductor") -> None:
         self._answer = compiled(self._answer, self.device, backend)  # type: ignore[method-assign]
@@ -61,17 +53,15 @@ class OwnTokens(Model):
         out = latte(self.network, z.to(self.dtype), t, cond["text"].to(z.device, self.dtype), cond.get("heard"))
         return out[:, : z.shape[1]].to(z.dtype)  # the other half is a learned variance, which no step here uses
 
-
-class Latte(OwnTokens, LatentModel):
-    """Text to video: 16 frames of 512x512, T5 text."""
-
     def embed(self, prompts: Sequence[str]) -> Cond:
         """All tokens of each prompt, and on the CPU which of them are its own."""
         text, heard = self.reader(prompts)
         return {"text": text.to(self.device), "heard": heard}
 
     def embed_negative(self, prompts: Sequence[str]) -> Cond:
-        """Only the text: as in diffusers' pipeline, as many of its tokens are heard as the prompt beside it has."""
+        """Only the text: as in diffusers' pipeline and by Open-Sora Plan's authors, as many of its tokens are heard as
+        the prompt beside it has.
+        """
         return {"text": self.embed(prompts)["text"]}
 
 
@@ -153,17 +143,17 @@ def _bias(heard: Tensor, dtype: torch.dtype) -> Tensor:
     return out.masked_fill(~heard, torch.finfo(dtype).min)[:, None]
 
 
-def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Latte:
+def load(device: torch.device, dtype: torch.dtype, weights: str) -> Latte:
     """weights: a Hub id or a folder with transformer/, vae/, text_encoder/ (T5), tokenizer/ and scheduler/.
 
     Raises ModelError for files that are missing, damaged or another model's.
     """
     from diffusers import LatteTransformer3DModel
 
-    folder = locate(weights or "maxin-cn/Latte-1", FOLDER)
+    folder = locate(weights, FOLDER)
     # A guess at no text, which the diffusers that saved the published file (0.24) kept beside the weights.
     guess = r"^caption_projection\.y_embedding$"
     network = component(LatteTransformer3DModel, folder / "transformer", dtype, ignore=guess)
     reader = t5_reader(folder, device, dtype, TOKENS)
     table = table_of(folder)
-    return Latte(network, autoencoder(folder / "vae", device, dtype), table, reader, device, dtype, source=folder)
+    return Latte(network, autoencoder(folder / "vae", device, dtype), table, reader, device, dtype, [folder])

@@ -178,17 +178,17 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
-def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> LatteUcf101:
+def load(device: torch.device, dtype: torch.dtype, weights: str) -> LatteUcf101:
     """weights: a Hub id or folder with ucf101.pt and an autoencoder's folder, or a .pt with such a folder beside it:
     sd-vae-ft-ema/, with which the authors draw the samples that they measure (sample/sample_ddp.py), else vae/.
 
     Raises ModelError for files that are missing, damaged or another model's.
     """
-    place = locate(weights or "maxin-cn/Latte", ("ucf101.pt", *(f"{name}/*" for name in AUTOENCODERS)))
+    place = locate(weights, ("ucf101.pt", *(f"{name}/*" for name in AUTOENCODERS)))
     file = single_file(place, ("ucf101.pt", "ucf101.safetensors"))
     folders = [file.parent / name for name in AUTOENCODERS]
     found = read_tensors(file)
     network = ClassLatte.of(found)
     network.load_state_dict({key: value.to(dtype) for key, value in fit(network, file, found).items()}, assign=True)
     vae = autoencoder(next((at for at in folders if at.is_dir()), folders[0]), device, dtype)
-    return LatteUcf101(network, vae, Table(linear_betas()), None, device, dtype, source=file)
+    return LatteUcf101(network, vae, Table(linear_betas()), None, device, dtype, [file])

@@ -29,6 +29,11 @@ _NAMES: dict[Activation, tuple[str, list[float], str]] = {
 }
 
 
+def by_hand(x: Tensor) -> bool:
+    """Whether what torch does slowly is written out here: on a CPU, with neither gradients nor torch.compile."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, then: Activation = "none", plus: Tensor | None = None
 ) -> Tensor:
@@ -82,16 +87,14 @@ def project(layer: nn.Linear | nn.Conv2d, x: Tensor, plus: Tensor | None = None)
 def together(x: Tensor, *layers: nn.Linear) -> tuple[Tensor, ...]:
     """What each of the layers, all as wide, makes of x.  On a CPU in one product, which reads x once; their weights are
     joined anew each time, for a LoRA may have changed them."""
-    apart = x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling()
-    if apart or not HERE or any(layer.bias is not None or isinstance(layer, CalledLinear) for layer in layers):
+    if not (HERE and by_hand(x)) or any(layer.bias is not None or isinstance(layer, CalledLinear) for layer in layers):
         return tuple(layer(x) for layer in layers)
     return linear(x, torch.cat([layer.weight for layer in layers])).chunk(len(layers), dim=-1)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], plus: Tensor) -> Tensor:
     """(N, in, height, width) -> (N, out, height, width), with plus added; on a CPU in one pass, as `linear`."""
-    quick = HERE and x.dtype in _QUICK and x.device.type == "cpu"
-    if not quick or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if not (HERE and x.dtype in _QUICK and by_hand(x)):
         return plus + F.conv2d(x, weight, bias, padding=padding)
     out: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
         x, plus, weight, bias, padding, (1, 1), (1, 1), 1, "add", 1.0, None, [], None

@@ -17,11 +17,13 @@ class Once(Generic[Made]):
     """A function of tensors and of what compares, with its last few results, each for exactly equal arguments.
 
     Only on a CPU: elsewhere to look at the arguments would be to wait for the device.  There, with gradients and under
-    torch.compile it is the function itself.  most: how many results are kept, at least an iteration's batches; 0: none.
+    torch.compile it is the function itself.
     """
 
-    def __init__(self, make: Callable[..., Made], most: int = 8) -> None:
-        self.make, self.most = make, most
+    most = 8  # how many results are kept, at least an iteration's batches; 0: none
+
+    def __init__(self, make: Callable[..., Made]) -> None:
+        self.make = make
         self._kept: deque[tuple[tuple[Any, ...], Made]] = deque()
 
     def __call__(self, *given: object) -> Made:

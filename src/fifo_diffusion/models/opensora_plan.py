@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,10 @@ from torch import Tensor, nn
 
 from fifo_diffusion.errors import ModelError
 from fifo_diffusion.models.causal_vae import CausalVAE, ChunkedDecoder
-from fifo_diffusion.models.eight_bits import in_eight_bits
-from fifo_diffusion.models.files import fingerprint, fit, locate, read_tensors, single_file
+from fifo_diffusion.models.files import fit, locate, read_tensors, single_file
 from fifo_diffusion.models.latent import pictures_in
-from fifo_diffusion.models.latte import OwnTokens
-from fifo_diffusion.models.linear import quick
-from fifo_diffusion.models.lora import add_lora
+from fifo_diffusion.models.latte import Latte
 from fifo_diffusion.models.text import Reader, t5_reader
-from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import NoiseSchedule, leading, linear_betas, variance_preserving
 
 T5 = "DeepFloyd/t5-v1_1-xxl"
@@ -85,23 +81,10 @@ class PlanTransformer(LatteTransformer3DModel):
         self.register_buffer("temp_pos_embed", positions.float()[None], persistent=False)
 
 
-class OpenSoraPlan(OwnTokens):
-    """The network in the run's precision; the autoencoder too, but in float32 on a CPU; T5 where it finds room."""
+class OpenSoraPlan(Latte):
+    """Its network and a CausalVAE."""
 
-    def __init__(
-        self,
-        network: PlanTransformer,
-        autoencoder: CausalVAE,
-        reader: Reader,
-        device: torch.device,
-        dtype: torch.dtype,
-        files: list[Path],
-    ) -> None:
-        """network, autoencoder: on the device, in their precision; files: those their weights are from."""
-        self.network, self.autoencoder, self._reader = quick(network), autoencoder, reader
-        self.channels = autoencoder.channels
-        self.device, self.dtype = device, dtype
-        self._files = files
+    per_frame_text = False  # a window hears what its middle frame does
 
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
         """ "paper" is the sampler of the authors' script: DDPM (with eta 1), leading spacing, x0 kept within +-1.
@@ -111,68 +94,37 @@ class OpenSoraPlan(OwnTokens):
         The script has it only because diffusers' DDPM scheduler, made for pixels, does so unless told not to; Open-Sora
         Plan's own samples were drawn without.
         """
-        alphas_cumprod = linear_betas()
-        return (
-            leading(alphas_cumprod, levels, limit=1.0)
-            if table == "paper"
-            else variance_preserving(alphas_cumprod, levels)
-        )
-
-    def embed(self, prompts: Sequence[str]) -> Cond:
-        """All L tokens of each prompt, and on the CPU which of them are its own."""
-        text, heard = self._reader(prompts)
-        return {"text": text.to(self.device), "heard": heard.cpu()}
-
-    def embed_negative(self, prompts: Sequence[str]) -> Cond:
-        """Only the text: as the authors do it, as many of its tokens are heard as the prompt beside it has."""
-        return {"text": self.embed(prompts)["text"]}
-
-    def remarks(self, prompt: str) -> list[str]:
-        return self._reader.remarks(prompt)
+        kept = linear_betas()
+        return leading(kept, levels, limit=1.0) if table == "paper" else variance_preserving(kept, levels)
 
     def decoder(self) -> ChunkedDecoder:
         return ChunkedDecoder(self._decode, CHUNKS[self.network.config.video_length])
 
     def _decode(self, latents: Tensor) -> Tensor:
-        return self.autoencoder.decode(latents.to(next(self.autoencoder.parameters()).dtype), TILE)
+        pixels: Tensor = self.autoencoder.decode(latents.to(next(self.autoencoder.parameters()).dtype), TILE)
+        return pixels
 
     def encode(self, pixels: Tensor) -> Tensor:
         """(B, 1 + 4 (F - 1), 3, 8H, 8W) in [-1, 1] -> (B, C, F, H, W).  Raises BadInput for other numbers of frames."""
         like = next(self.autoencoder.parameters())
-        return self.autoencoder.encode(pixels.transpose(1, 2).to(like), TILE).to(torch.float32)
-
-    def add_lora(self, file: Path, scale: float) -> None:
-        add_lora(self.network, file, scale)
-        self._files.append(file)
-
-    def in_eight_bits(self, device: torch.device, products: bool = False) -> None:
-        in_eight_bits(self.network, self.dtype, products)
-        self.network.to(device)
-        self.autoencoder.to(device, pictures_in(device, self.dtype))
-        self.device = self._reader.where = device
-
-    def save_memory(self) -> None:
-        self._reader.where = torch.device("cpu")
-
-    @cached_property
-    def weights(self) -> str:
-        return fingerprint(self._files)
+        latents: Tensor = self.autoencoder.encode(pixels.transpose(1, 2).to(like), TILE)
+        return latents.to(torch.float32)
 
 
-def load(device: torch.device, dtype: torch.dtype, weights: str | None, window: int = 17) -> OpenSoraPlan:
+def load(device: torch.device, dtype: torch.dtype, weights: str, window: int = 17) -> OpenSoraPlan:
     """weights: a folder or a Hub id with the files named above.
 
     Raises ModelError for files that are missing, damaged, or another model's.
     """
     names = ("transformer", f"{4 * window - 3}x512x512")
-    folder = locate(str(weights), [f"{name}/*" for name in (*names, "vae")])
+    folder = locate(weights, [f"{name}/*" for name in (*names, "vae")])
     if not folder.is_dir():
         raise ModelError(f"{folder} is a file; give the folder that holds {names[1]}/ and vae/")
     inside = next((folder / name for name in names if (folder / name).is_dir()), folder / names[1])
     network, network_file = _transformer(inside, window, device, dtype)
     autoencoder, autoencoder_file = _autoencoder(folder / "vae", device, pictures_in(device, dtype))
     reader = _reader(folder, device, dtype)
-    return OpenSoraPlan(network, autoencoder, reader, device, dtype, [network_file, autoencoder_file])
+    return OpenSoraPlan(network, autoencoder, None, reader, device, dtype, [network_file, autoencoder_file])
 
 
 load_221 = partial(load, window=56)

@@ -176,10 +176,20 @@ class Shared:
 
 
 class UNetModel(LatentModel):
-    """A LatentModel whose network is a FrameUNet."""
+    """A LatentModel whose network is a FrameUNet, and hears CLIP's text."""
 
     def denoiser(self, schedule: NoiseSchedule) -> Shared:
         return Shared(self._denoise)
+
+    def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
+        """z (B, C, F, H, W), t (B, F), cond["text"] (B, L, D), or (B, F, L, D) where each frame hears its own."""
+        rate = torch.full(z.shape[:1], self.fps, device=z.device) if self.network.config.fps_condition else None
+        noise: Tensor = self.network(z.to(self.dtype), t, cond["text"].to(self.dtype), rate)
+        return noise.to(z.dtype)
+
+    def embed(self, prompts: Sequence[str]) -> Cond:
+        """{"text": (P, L, D)}; the padding is heard too."""
+        return {"text": self.reader(prompts)[0].to(self.device)}
 
     def attend_over(self, temporal: Temporal) -> None:
         self.network.attend_over(temporal)

@@ -1,7 +1,8 @@
 """VideoCrafter1 (arXiv:2310.19512) and VideoCrafter2 (arXiv:2401.09047), from the checkpoints their authors publish.
 
 The file holds three networks: the UNet, which becomes `unet3d.FrameUNet` by renaming; Stable Diffusion's autoencoder;
-and OpenCLIP's ViT-H text tower, of which the last layer but one is heard.  All sizes are read from the shapes.
+and OpenCLIP's ViT-H text tower, of which the last layer but one is heard, through the final norm.  All sizes are read
+from the shapes.
 
 Letters: B windows, C channels, F frames, H W latent height and width, P prompts, L tokens, D text width.
 """
@@ -9,7 +10,7 @@ Letters: B windows, C channels, F frames, H W latent height and width, P prompts
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,6 @@ from fifo_diffusion.models.files import Tensors
 from fifo_diffusion.models.latent import FOLDER, Table, autoencoder
 from fifo_diffusion.models.text import open_clip_reader, plain_clip_tokenizer
 from fifo_diffusion.models.unet3d import FrameUNet, UNetModel
-from fifo_diffusion.protocols import Cond
 from fifo_diffusion.schedule import NoiseSchedule, scaled_linear_betas
 
 LATENT_SCALE = 0.18215  # of Stable Diffusion's autoencoder
@@ -95,16 +95,6 @@ class VideoCrafter(UNetModel):
         made = super().schedule(levels, table)
         return made if table == "paper" else shrunk(made, self.variant.signal)
 
-    def _denoise(self, z: Tensor, t: Tensor, cond: Cond, /) -> Tensor:
-        """cond["text"] is (B, L, D), or (B, F, L, D) where each frame hears its own."""
-        rate = torch.full(z.shape[:1], self.fps, device=z.device) if self.variant.fps else None
-        noise: Tensor = self.network(z.to(self.dtype), t, cond["text"].to(self.dtype), rate)
-        return noise.to(z.dtype)
-
-    def embed(self, prompts: Sequence[str]) -> Cond:
-        """{"text": (P, L, D)}: the last state but one, through the final norm; the padding is heard too."""
-        return {"text": self.reader(prompts)[0].to(self.device)}
-
 
 def shrunk(schedule: NoiseSchedule, signal: float) -> NoiseSchedule:
     """The same levels with the signal falling evenly from 1 to `signal` over the first 400 of 1,000 training steps and
@@ -127,7 +117,7 @@ def load(variant: Variant, device: torch.device, dtype: torch.dtype, weights: st
         folder = files.converted(source, f"{variant.name}-{VERSION}", partial(convert, variant))
     network = files.component(FrameUNet, folder / "unet", dtype, **variant.options)
     vae, reader = autoencoder(folder / "vae", device, dtype), open_clip_reader(folder, device)
-    return VideoCrafter(variant, network, vae, Table(scaled_linear_betas()), reader, device, dtype, source)
+    return VideoCrafter(variant, network, vae, Table(scaled_linear_betas()), reader, device, dtype, [source])
 
 
 load_2, load_1, load_1_1024 = (partial(load, variant) for variant in VARIANTS)

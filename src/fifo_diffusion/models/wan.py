@@ -27,7 +27,7 @@ from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.models.files import component, locate
 from fifo_diffusion.models.latent import FOLDER, LatentModel
 from fifo_diffusion.models.split import Part, split_attention, split_feed_forward
-from fifo_diffusion.models.text import Reader, umt5_reader
+from fifo_diffusion.models.text import umt5_reader
 from fifo_diffusion.protocols import Cond, Denoiser, Turn
 from fifo_diffusion.schedule import NoiseSchedule, rectified_flow
 
@@ -44,17 +44,8 @@ _BETWEEN = 640_000  # pixels: 832x480 are 399,360, 1280x720 are 921,600
 class Wan(LatentModel):
     """A WanTransformer3DModel and its AutoencoderKLWan.  shift: of the folder's scheduler."""
 
-    def __init__(
-        self,
-        network: Any,
-        autoencoder: Any,
-        shift: float,
-        reader: Reader,
-        device: torch.device,
-        dtype: torch.dtype,
-        source: Path,
-    ) -> None:
-        super().__init__(network, autoencoder, None, reader, device, dtype, source)
+    def __init__(self, shift: float, *parts: Any) -> None:
+        super().__init__(*parts)
         self.shift = shift
 
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
@@ -222,19 +213,20 @@ def _spread(vae: Any) -> tuple[Tensor, Tensor]:
     return mean, deviation
 
 
-def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Wan:
+def load(device: torch.device, dtype: torch.dtype, weights: str) -> Wan:
     """weights: a Hub id or a folder in the published layout.
 
     Raises ModelError for files that are missing, damaged or another model's.
     """
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
-    folder = locate(str(weights), FOLDER)
+    folder = locate(weights, FOLDER)
     network = component(WanTransformer3DModel, folder / "transformer", dtype)
     autoencoder = component(AutoencoderKLWan, folder / "vae", torch.float32).to(device)  # as its authors run it
     _check(network, autoencoder, folder)
     shift = _shift(folder / "scheduler" / "scheduler_config.json")
-    return Wan(network, autoencoder, shift, umt5_reader(folder, device, dtype, TOKENS), device, dtype, folder)
+    reader = umt5_reader(folder, device, dtype, TOKENS)
+    return Wan(shift, network, autoencoder, None, reader, device, dtype, [folder])
 
 
 def _check(network: Any, autoencoder: Any, folder: Path) -> None:

@@ -174,26 +174,22 @@ class _Along:
         return self.temporal(attend, self.frames).flatten(1, 2).transpose(1, 2)
 
 
-def load(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:
-    """weights: a folder that `python -m fifo_diffusion.training --export` wrote; None for those in the package."""
-    return _of_world("small", "embedded-large", Embedded(WEIGHTS if weights is None else Path(weights), device, dtype))
+def load(
+    device: torch.device, dtype: torch.dtype, weights: str | None, shipped: Path = WEIGHTS, world: str = "small"
+) -> Embedded:
+    """weights: a folder that `python -m fifo_diffusion.training --export` wrote; None for those in the package.
 
-
-def load_df(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:
-    """As `load`, trained with a timestep for every frame."""
-    return load(device, dtype, str(WEIGHTS_DF) if weights is None else weights)
-
-
-def load_large(device: torch.device, dtype: torch.dtype, weights: str | None) -> Embedded:
-    """As `load`, of the larger world."""
-    return _of_world("large", "embedded", Embedded(WEIGHTS_LARGE if weights is None else Path(weights), device, dtype))
-
-
-def _of_world(world: str, other: str, model: Embedded) -> Embedded:
-    """Raises ModelError for weights that were trained on the other world: their pictures have another size."""
+    Raises ModelError for weights that were trained on the other world: their pictures have another size.
+    """
+    model = Embedded(shipped if weights is None else Path(weights), device, dtype)
     if model.world != world:
+        other = "embedded-large" if world == "small" else "embedded"
         raise ModelError(f"these weights are of the {model.world} world; use them with --model {other}")
     return model
+
+
+load_df = partial(load, shipped=WEIGHTS_DF)  # trained with a timestep for every frame
+load_large = partial(load, shipped=WEIGHTS_LARGE, world="large")
 
 
 def _file(folder: Path, rest: Path, name: str) -> Path:
