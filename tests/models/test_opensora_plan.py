@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_opensora_plan as tiny
 import torch
@@ -84,6 +85,17 @@ def test_each_frame_may_hear_its_own_text(net: OpenSoraPlan, window: tuple[Tenso
             assert change.max() < 1e-10
         else:
             assert change[9:].min() > change[:9].max()
+    assert net.per_frame_text
+
+
+def test_a_prompt_that_changes_reaches_a_video_frame_by_frame(tmp_path: Path) -> None:
+    """With guidance, whose negative text is as long as each frame's own."""
+    said = {"model": "open-sora-plan", "weights": tiny.make(tmp_path), "frames": 10, "partitions": 1, "guidance": 2.0}
+    said |= {"negative_prompt": SHORT, "size": (16, 16), "device": "cpu"}
+    plain, cued = (list(fifo.stream(LONG, **said, cues=cues)) for cues in ([], [{"at": 5, "prompt": SHORT}]))
+    apart = [np.abs(one.astype(float) - other).mean() for one, other in zip(plain, cued, strict=True)]
+    assert min(apart[5:]) > 0
+    assert np.mean(apart[5:]) > np.mean(apart[:5])
 
 
 @torch.no_grad()

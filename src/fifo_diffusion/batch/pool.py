@@ -11,7 +11,7 @@ from fifo_diffusion.batch.jobs import Job
 from fifo_diffusion.batch.results import Result
 
 if TYPE_CHECKING:
-    from fifo_diffusion.session import Watch
+    from fifo_diffusion.names import Watch
 
 
 @dataclass(frozen=True)

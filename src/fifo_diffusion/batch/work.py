@@ -42,8 +42,7 @@ def check(job: Job, folder: Path, before: Result | None) -> bool:
     """
     output = folder / job.output
     run = resolve(job.run.model_copy(update={"device": "cpu"}))  # whatever the workers have
-    if job.only_new and run.clip is None:
-        raise BadInput("only_new was given without a clip, so all frames are new; leave it out")
+    api.check_only_new(run, job.only_new)
     there = _sidecar(output) if os.path.exists(output) else None
     if there is not None:
         _same(job, run, there)

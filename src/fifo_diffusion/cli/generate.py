@@ -152,8 +152,6 @@ def generate(
     if live:  # as where prompts change by frame, see `decide`
         said.setdefault("compile", "off")
     run = Run.of(said)
-    if only_new and run.clip is None:
-        raise BadInput("--only-new was given without a clip, so all frames are new; leave it out")
 
     from fifo_diffusion import api
 

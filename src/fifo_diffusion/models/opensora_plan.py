@@ -84,8 +84,6 @@ class PlanTransformer(LatteTransformer3DModel):
 class OpenSoraPlan(Latte):
     """Its network and a CausalVAE."""
 
-    per_frame_text = False  # a window hears what its middle frame does
-
     def schedule(self, levels: int, table: str) -> NoiseSchedule:
         """ "paper" is the sampler of the authors' script: DDPM (with eta 1), leading spacing, x0 kept within +-1.
 
