@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fifo_diffusion import api, checkpoint
-from fifo_diffusion.checkpoint import spare
+from fifo_diffusion.checkpoint import Checkpoint, spare
 from fifo_diffusion.config import Run
+from fifo_diffusion.decide import resolve
+from fifo_diffusion.devices import still_here
 from fifo_diffusion.digest import NOTHING, link
-from fifo_diffusion.errors import BadInput
+from fifo_diffusion.errors import BadInput, RankLost
 from fifo_diffusion.models.gauss import Gauss
 from fifo_diffusion.sinks import read_frames
 
@@ -27,6 +29,38 @@ def made(tmp_path: Path) -> Path:
     folder = tmp_path / "a.mp4.run"
     assert checkpoint.committed(folder) == [12, 8, 4]
     return folder
+
+
+def test_a_run_goes_on_where_there_is_no_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other, cpu = (resolve(RUN).model_copy(update={"device": name}) for name in ("cuda:3", "cuda:0", "cpu"))
+    assert checkpoint.differences(one, other) == {}
+    assert checkpoint.differences(one, cpu) == {"device": ("cuda", "cpu")}
+    monkeypatch.setattr("fifo_diffusion.devices.available", lambda: ["cpu", "cuda:0", "cuda:1"])
+    assert [still_here(name) for name in ("cuda:3", "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
+
+
+def test_what_waits_on_a_device_for_a_lost_rank_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint before it serves: reading one from a device that waits would be to wait for ever."""
+    committed: list[int] = []
+    usual = checkpoint.commit
+
+    def commit(folder: Path, one: Checkpoint) -> None:
+        committed.append(one.frame)
+        usual(folder, one)
+
+    monkeypatch.setattr(checkpoint, "commit", commit)
+
+    def lose(stage: str, done: int, total: int) -> None:
+        if stage == "streaming" and done == 11:
+            raise RankLost("another rank is lost")
+
+    for waits in (False, True):
+        monkeypatch.setattr(Checkpoint, "on_device", waits)
+        with pytest.raises(RankLost):
+            api.make(RUN, str(tmp_path / f"{waits}.mp4"), watch=lose, checkpoint_every=1e9)
+    assert committed == [8]
+    whole = api.make(RUN, str(tmp_path / "whole.mp4"))
+    assert api.carry_on(str(tmp_path / "True.mp4")).frames_sha256 == whole.frames_sha256
 
 
 def test_few_are_kept_further_and_further_apart() -> None:

@@ -5,11 +5,13 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from threading import Timer
 
 import pytest
 import torch
@@ -17,13 +19,14 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # in the manual, not in __all__
 
-from fifo_diffusion import api, decide, sidecar
+from fifo_diffusion import api, decide, lost, sidecar
 from fifo_diffusion.config import Halves, Run
-from fifo_diffusion.errors import BadInput, RankLost
-from fifo_diffusion.lost import hearing, silence
+from fifo_diffusion.errors import BadInput, ModelError, RankLost
+from fifo_diffusion.interrupt import overdue
+from fifo_diffusion.lost import heard, hearing, silence
 from fifo_diffusion.models.embedded.model import WEIGHTS
 from fifo_diffusion.session import Session
-from fifo_diffusion.together import Together
+from fifo_diffusion.together import Together, in_step
 from test_ranks import together
 from torchrun import FIFO, TORCHRUN, Job, kill, latest, start, until, workers
 
@@ -266,13 +269,48 @@ def stopped(rank: int, ranks: int, store: str) -> None:
         group.close()
     else:
         assert group.hear() == "a word"
-        run, *_ = group.hear()
+        _, run, *_ = group.hear()
         group.loaded()
         assert run.model == "gauss"
         assert group.hear() is None  # no more iterations
         assert group.hear() is None  # no more jobs
         group.leave()
     assert not dist.is_initialized()
+
+
+def test_ranks_of_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each keeps the queue itself, so they would drift apart without a word."""
+    run = decide.resolve(Run.of({"prompt": "1", "model": "gauss", "size": (8, 8)}))
+    monkeypatch.setattr(Together, "hear", lambda _: ("fifo-diffusion 0.0.1 and torch 1.0", run, "", None))
+    with pytest.raises(ModelError, match=r"on rank 0 fifo-diffusion 0\.0\.1 and torch 1\.0; install the same"):
+        api.follow(Together(1, 2, "cpu", None, None, HashStore()))
+
+
+def overlooked(rank: int, ranks: int, store: str) -> None:
+    """Rank 1 falls silent, as one does whose end gloo has missed; rank 0 is told to stop, as torchrun would."""
+    wait, told = timedelta(seconds=60), Path(f"{store}.told")
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=wait)
+    numbers = torch.zeros(4)
+    heard(lambda: dist.broadcast(numbers, 0, async_op=True))
+    while rank == 1 and not told.exists():
+        time.sleep(0.05)
+    if rank == 1:
+        os._exit(0)
+    lost.GIVEN = 1.0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    every = [torch.zeros(4), torch.zeros(4)]
+    with pytest.raises(RankLost, match="did not say so"), in_step():
+        heard(lambda: dist.all_gather(every, numbers, async_op=True))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # the file must be finished
+    assert overdue() == 0
+    told.touch()
+    os._exit(0)
+
+
+def test_a_loss_that_no_connection_tells_is_one_once_rank_0_shall_stop(tmp_path: Path) -> None:
+    """Not only when the silence that is allowed is over, for torchrun kills before."""
+    assert together(overlooked, 2, tmp_path / "store") == [0, 0]
 
 
 def test_all_ranks_leave_a_job_that_is_stopped_before_its_first_iteration(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from fifo_diffusion.checkpoint import Description
 from fifo_diffusion.config import Decided, Run
 from fifo_diffusion.decide import left_open, resolve
 from fifo_diffusion.decide import told as told_how
+from fifo_diffusion.devices import still_here
 from fifo_diffusion.engine import State
 from fifo_diffusion.errors import BadInput, ModelError
 from fifo_diffusion.job import job
@@ -26,7 +27,7 @@ from fifo_diffusion.models import card
 from fifo_diffusion.names import Frame, Warn, Watch
 from fifo_diffusion.preview import check_preview
 from fifo_diffusion.runs import check_fork, check_free, check_same, choose, lengthened, same_file
-from fifo_diffusion.session import Session, unwatched
+from fifo_diffusion.session import Session, unwatched, versions
 from fifo_diffusion.sidecar import Sidecar
 from fifo_diffusion.sinks import check_output, is_folder, piece, read_metadata
 from fifo_diffusion.together import Together
@@ -258,6 +259,7 @@ def carry_on(
         run = lengthened(said, before, _text(frames), _text(seconds), fork=not own)
         if not own:  # nothing of the other video's is lost if this one stays shorter
             before = replace(before, begun=replace(before.begun, held=0))
+        run = run.model_copy(update={"device": still_here(run.device)})
         entered = before.checkpoint is not None and before.checkpoint.frame > 0  # the clip is needed no more
         full = resolve(run, clip_too=not entered)
         tell(told_how(full))
@@ -270,7 +272,9 @@ def carry_on(
 def follow(group: Together) -> None:
     """On a rank other than 0: compute along with whatever rank 0 makes, until it has nothing more to make."""
     while (task := group.hear()) is not None:
-        run, weights, tensors = task
+        of, run, weights, tensors = task
+        if of != versions():
+            raise ModelError(f"here is {versions()}, and on rank 0 {of}; install the same on all hosts")
         here = {"device": group.device} if run.device.startswith("cuda") else {}
         session = Session(run.model_copy(update=here))
         device = session.model.device

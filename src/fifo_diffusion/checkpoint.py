@@ -73,6 +73,11 @@ class Checkpoint(BaseModel):
     coded_sha256: str  # and of all in the file, as they stand in it
     tensors: Mapping[str, Tensor] = Field(exclude=True)  # the stream's state; the rest is told in the file's metadata
 
+    @property
+    def on_device(self) -> bool:
+        """Whether to read it is to wait for a device."""
+        return any(tensor.device.type != "cpu" for tensor in self.tensors.values())
+
 
 def folder_beside(output: str, folder: bool) -> Path:
     """`clip.mp4` -> `clip.mp4.run`; for a folder of pictures `frames/` -> `frames/fifo.run`."""
@@ -113,6 +118,8 @@ def _is_away(place: Path) -> bool:
 def differences(run: Decided, other: Decided) -> dict[str, tuple[object, object]]:
     """The settings that tell the frames of one from those of the other, with both values."""
     pairs = {name: (getattr(run, name), getattr(other, name)) for name in Decided.model_fields if name not in _LATER}
+    kind, other_kind = (one.device.partition(":")[0] for one in (run, other))
+    pairs["device"] = kind, other_kind  # whichever GPU of a machine
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

@@ -35,6 +35,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def still_here(name: str) -> str:
+    """A device by its name; where there is none of that number, as on another machine, the first of its kind."""
+    return name if name in available() else name.partition(":")[0]
+
+
 def no_gpu() -> str:
     """Why torch finds none, and what to do about it."""
     if torch.cuda.is_available() or torch.version.cuda or torch.version.hip:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
 
 from fifo_diffusion.errors import BadInput
-from fifo_diffusion.lost import hearing, silence
+from fifo_diffusion.lost import heard, hearing, silence
 from fifo_diffusion.protocols import Call, Executor
 
 
@@ -71,6 +71,6 @@ class Agreed:
         """Each answer is (B, C, F, H, W)."""
         answers = [answer.contiguous() for answer in self.execute(calls)]
         for answer in answers:
-            with hearing():
-                dist.broadcast(answer, group_src=0, group=self.within)
+            begin = partial(dist.broadcast, answer, group_src=0, group=self.within, async_op=True)
+            heard(begin, answer.device)
         return answers

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 # Ctrl-C, a service manager's stop, and where there is one the end of the terminal.
 STOPS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+_steps: list[float | None] = []  # those under way, each with when a SIGTERM came meanwhile
 
 
 @contextmanager
@@ -21,15 +23,30 @@ def uninterrupted() -> Iterator[None]:
     came: list[tuple[int, FrameType | None]] = []
     usual = {stop: signal.getsignal(stop) for stop in STOPS}
     ours = {stop: handler for stop, handler in usual.items() if callable(handler)}
+    step = len(_steps)
+
+    def later(number: int, frame: FrameType | None) -> None:
+        came.append((number, frame))
+        if number == signal.SIGTERM:
+            _steps[step] = _steps[step] or time.monotonic()
+
+    _steps.append(None)
     for stop in ours:
-        signal.signal(stop, lambda number, frame: came.append((number, frame)))
+        signal.signal(stop, later)
     try:
         yield
     finally:
         for stop, handler in ours.items():
-            signal.signal(stop, handler)
+            if signal.getsignal(stop) is later:  # else nobody listens any more
+                signal.signal(stop, handler)
+        del _steps[step:]
     for number, frame in came[:1]:
         ours[signal.Signals(number)](number, frame)
+
+
+def overdue() -> float:
+    """For how many seconds a SIGTERM has waited for the end of such a step; 0 where none does."""
+    return max((time.monotonic() - since for since in [*_steps] if since is not None), default=0.0)
 
 
 def listen(stop: Callable[[int, FrameType | None], None]) -> None:

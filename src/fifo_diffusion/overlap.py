@@ -56,6 +56,7 @@ def beside(
     ahead: int = 1,
     last: int | None = None,
     device: torch.device | None = None,
+    alone: bool = True,
 ) -> Generator[B, None, None]:
     """What work(items) gives, in order, the work on a thread of its own.
 
@@ -65,7 +66,9 @@ def beside(
 
     An error of the work is raised here, after all that came before it.  Where the items break off with an error, what
     comes of those there are is given first; where that is a lost rank, as long as it comes: the device may wait for
-    that rank for ever.  When this is closed, or interrupted, the work does what it was given.
+    that rank for ever.  When this is closed, or interrupted, the work does what it was given; where other ranks take
+    part in the items (not alone) and it is interrupted, as long as it comes, for what interrupts may be torchrun, which
+    saw one end.
     """
     given: SimpleQueue[tuple[A, Any] | _Word] = SimpleQueue()
     made: SimpleQueue[tuple[B] | _Failed | _Word] = SimpleQueue()
@@ -95,13 +98,18 @@ def beside(
 
     source, waiting, running = iter(items), 0, True
     broke: BaseException | None = None
+    patience: float | None = None
+
+    def cut(error: BaseException) -> float | None:
+        """How long what is under way may take, once this has broken it off."""
+        return PATIENCE if isinstance(error, RankLost) or (isinstance(error, KeyboardInterrupt) and not alone) else None
 
     def out(left: int) -> Iterator[B]:
         """What comes until only so many items are under way; below 0: all."""
         nonlocal waiting, running
         while running and waiting > left:
             try:
-                one_more = made.get(timeout=PATIENCE if isinstance(broke, RankLost) else None)
+                one_more = made.get(timeout=patience)
             except Empty:
                 return
             match one_more:
@@ -125,7 +133,7 @@ def beside(
                 given.put(_Word.ENDED)
                 break
             except BaseException as error:
-                broke = error
+                broke, patience = error, cut(error)
                 given.put(_Word.STOP)
                 break
             given.put((item, lane.ready()))
@@ -137,10 +145,13 @@ def beside(
         yield from out(-1)
         if broke is not None:
             raise broke
+    except KeyboardInterrupt as error:
+        patience = cut(error)
+        raise
     finally:
         given.put(_Word.STOP)
         with uninterrupted():
-            thread.join(PATIENCE if isinstance(broke, RankLost) else None)
+            thread.join(patience)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fifo_diffusion.lost import hearing
+from fifo_diffusion.lost import heard
 from fifo_diffusion.meter import Meter
 from fifo_diffusion.protocols import Call, Executor
 
@@ -54,8 +54,8 @@ class Ranks:
             part = answer[:, :, calls[i].kept]
             mine[slot, :, :, : part.shape[2]] = part
         every = [torch.empty_like(mine) for _ in range(ranks)]
-        with hearing(), self.meter.time("exchange", mine.device):
-            dist.all_gather(every, mine, group=self.group)
+        with self.meter.time("exchange", mine.device):
+            heard(lambda: dist.all_gather(every, mine, group=self.group, async_op=True), mine.device)
         self.sent[0] += mine.numel() * mine.element_size()
         out = [torch.zeros_like(call.z) for call in calls]
         for turn, answers in zip(turns, every, strict=True):

@@ -18,7 +18,7 @@ from fifo_diffusion.checkpoint import Checkpoint, Description
 from fifo_diffusion.config import Decided, Run
 from fifo_diffusion.digest import NOTHING
 from fifo_diffusion.engine import State
-from fifo_diffusion.errors import BadInput, OutputError
+from fifo_diffusion.errors import BadInput, OutputError, RankLost
 from fifo_diffusion.names import Warn
 from fifo_diffusion.sinks import Begun, FrameSink, held, is_folder
 from fifo_diffusion.trail import Place
@@ -111,6 +111,8 @@ class Keeper:
         """The sink is closed.  An OutputError: its file is not whole; another error: it has fewer frames than asked."""
         with self._lock:
             if self._folder.is_dir() and self._sink is not None:
+                if isinstance(error, RankLost) and self._waiting and self._waiting[-1].on_device:
+                    self._waiting.clear()  # the device may wait for that rank for ever
                 self._end(self._sink, isinstance(error, OutputError), error is None)
 
     def _end(self, sink: FrameSink, failed: bool, finished: bool) -> None:
@@ -172,6 +174,7 @@ class Keeper:
         except OSError as error:
             self._unwritten(error)
             return
+        self._warned = False
         checkpoints.drop(self._folder, checkpoints.spare(checkpoints.committed(self._folder)))
 
     def _describe_anew(self) -> None:

@@ -39,6 +39,7 @@ from fifo_diffusion.schedule import NoiseSchedule
 from fifo_diffusion.sources import Clip
 from fifo_diffusion.together import Together, in_step, together
 from fifo_diffusion.trail import Place, Trail
+from fifo_diffusion.version import __version__
 
 
 class Came(NamedTuple):
@@ -310,7 +311,7 @@ class Session:
     def _share(self, first: dict[str, Tensor] | None) -> None:
         """The job, told to all ranks; until they are ready for it.  first: None where all make that state together."""
         assert self.group is not None
-        job = self.described(), self.model.weights, first
+        job = versions(), self.described(), self.model.weights, first
         with in_step():
             self.group.say(job, awaited=True)
             self.group.under_way = True
@@ -338,7 +339,8 @@ class Session:
             return self.meter.each("pixels", (to_frames(part[0]) for part in pixels))
 
         if self.decodes_aside:
-            with closing(beside(decode, came, last=last, device=self.model.device)) as chunks:
+            alone = self.group is None
+            with closing(beside(decode, came, last=last, device=self.model.device, alone=alone)) as chunks:
                 yield from (frame for chunk in chunks for frame in chunk)
         else:
             yield from (frame for chunk in decode(came) for frame in chunk)
@@ -361,6 +363,11 @@ class Session:
             yield frame
             if made == self.run.frames:  # never, where that is 0
                 return
+
+
+def versions() -> str:
+    """Of what all ranks of a job must have alike, for each keeps the queue itself."""
+    return f"fifo-diffusion {__version__} and torch {torch.__version__}"
 
 
 def _remembered(state: State, seen: Sequence[Tensor]) -> State:

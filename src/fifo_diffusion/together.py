@@ -16,6 +16,7 @@ thread says so.
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -33,7 +34,7 @@ from fifo_diffusion.errors import BadInput, RankLost
 from fifo_diffusion.groups import groups
 from fifo_diffusion.interrupt import stop_listening, uninterrupted
 from fifo_diffusion.job import Job, job, number, ranks
-from fifo_diffusion.lost import hearing, silence
+from fifo_diffusion.lost import heard, hearing, silence
 
 T = TypeVar("T")
 
@@ -75,8 +76,7 @@ class Together:
     def loaded(self) -> None:
         """On every rank: wait until all have loaded the model of a job that rank 0 has said.  Raises RankLost."""
         try:
-            with hearing():
-                dist.barrier(self.patient)
+            heard(lambda: dist.barrier(self.patient, async_op=True))
         except RankLost:
             self.broken = True
             raise
@@ -88,14 +88,16 @@ class Together:
         return what
 
     def _broadcast(self, what: Any) -> Any:
-        box = [what]
+        said = torch.frombuffer(bytearray(pickle.dumps(what)), dtype=torch.uint8)
+        length = torch.tensor([len(said)])
         try:
-            with hearing():
-                dist.broadcast_object_list(box, src=0, group=self.words)
+            heard(lambda: dist.broadcast(length, 0, self.words, async_op=True))
+            said = said if self.rank == 0 else torch.empty(int(length), dtype=torch.uint8)
+            heard(lambda: dist.broadcast(said, 0, self.words, async_op=True))
         except RankLost:
             self.broken = True
             raise
-        return box[0]
+        return what if self.rank == 0 else pickle.loads(said.numpy().tobytes())
 
     def _stay(self) -> None:
         """Rank 0: tell the others that it is here, those who wait for a word and those who lost another rank."""
@@ -125,8 +127,8 @@ class Together:
         The groups are let go here, which waits for their threads: one that still has an answer to let go of when Python
         is ending would abort the process.
         """
-        with suppress(RuntimeError):
-            dist.barrier(self.words)
+        with suppress(RuntimeError, RankLost):
+            heard(lambda: dist.barrier(self.words, async_op=True))
             dist.destroy_process_group()
         self.words = self.patient = None
         groups.cache_clear()
@@ -178,12 +180,12 @@ def in_step() -> Iterator[None]:
     """Rank 0, around what the others wait for: Ctrl-C is heard at its end, else they would wait for ever.  After a loss
     no signal is heard, for torchrun sends SIGTERM to those that are left, and the file must be finished.
     """
-    try:
-        with uninterrupted():
+    with uninterrupted():
+        try:
             yield
-    except RankLost:
-        stop_listening()
-        raise
+        except RankLost:
+            stop_listening()
+            raise
 
 
 def in_one_line(error: BaseException) -> str:

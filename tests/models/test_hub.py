@@ -58,8 +58,8 @@ def test_where_the_list_cannot_be_had_what_is_here_already_serves(
 
     asked = []
 
-    def fetched(name: str, allow_patterns: list[str]) -> str:
-        asked.append((name, sorted(allow_patterns)))
+    def fetched(name: str, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        asked.append((name, sorted(allow_patterns), local_files_only))
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
@@ -67,4 +67,4 @@ def test_where_the_list_cannot_be_had_what_is_here_already_serves(
     assert locate("some/model", ("b.ckpt", "a/*")) == tmp_path
     monkeypatch.setattr("huggingface_hub.list_repo_files", lambda _: ["b.ckpt", "c.ckpt"])
     locate("some/model", ("b.ckpt", "a/*"))
-    assert asked == [("some/model", ["a/*", "b.ckpt"]), ("some/model", ["b.ckpt"])]
+    assert asked == [("some/model", ["a/*", "b.ckpt"], True), ("some/model", ["b.ckpt"], False)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from typing import Annotated, Any
@@ -32,8 +33,9 @@ class _Heard(Console):
         """All that is printed, and every live line, leaves by here."""
         try:
             super().__exit__(*how)
-        except OSError:
-            self.on_broken_pipe()
+        except OSError as error:  # a full disk is one only for a while
+            if error.errno in (errno.EPIPE, errno.EIO):
+                self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """What is still to be said goes nowhere; else Python would find it unsaid at the end, and exit with 120."""

@@ -15,7 +15,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,13 @@ def locate(weights: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub import list_repo_files, snapshot_download
 
     try:
-        wanted = lean(list_repo_files(weights), patterns)
-    except Exception:  # offline, where the files may be here already
-        wanted = list(patterns)
-    try:
-        return Path(snapshot_download(weights, allow_patterns=wanted))
+        try:
+            names = list_repo_files(weights)
+        except Exception:  # offline, where the files may be here already; to fetch all that match would be far too much
+            with suppress(Exception):
+                return Path(snapshot_download(weights, allow_patterns=list(patterns), local_files_only=True))
+            raise
+        return Path(snapshot_download(weights, allow_patterns=lean(names, patterns)))
     except Exception as error:  # offline, no such name, a gated model, a full disk: the Hub has an error for each
         raise ModelError(
             f"the weights {weights} are neither a path here nor to be had from the Hub ({first_line(error)}); download "

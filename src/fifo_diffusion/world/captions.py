@@ -140,7 +140,7 @@ def _bare(words: str) -> str:
 
 def vocabulary(kind: Kind = SMALL) -> list[str]:
     """Every word a caption can hold, sorted."""
-    texts = [*(colour for subject in kind.subjects for colour in kind.colours(subject)), *_OVER, "a", "an"]
+    texts = [*(colour for subject in kind.subjects for colour in kind.colours(subject)), *_OVER, "a"]
     texts += [w for s in kind.subjects.values() for w in s.words] + [w for s in kind.scenes for w in PLACES[s].words]
     tables = (_MOVING, _SPEED, *((_LIGHT, _WEATHER) if kind.skies else ()))
     texts += [w for table in tables for ways in table.values() for w in ways]
