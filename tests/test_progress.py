@@ -1,11 +1,15 @@
 """The live line says where a run is; an endless one has no end to count to."""
 
+import errno
+import os
 from io import StringIO
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from fifo_diffusion.cli.app import _Heard
 from fifo_diffusion.progress import Progress, clock
 
 
@@ -73,3 +77,26 @@ def test_quiet_still_warns() -> None:
 
 def test_a_clock() -> None:
     assert [clock(s) for s in (5, 59.6, 65, 3665)] == ["0:05", "1:00", "1:05", "1:01:05"]
+
+
+@pytest.mark.parametrize(("wrong", "later"), [(errno.ENOSPC, "one\ntwo"), (errno.EPIPE, "")])
+def test_a_full_disk_is_not_taken_for_the_end_of_who_reads(wrong: int, later: str, tmp_path: Path) -> None:
+    """What is said while it is full is said later."""
+
+    class Full(StringIO):
+        full = True
+
+        def fileno(self) -> int:
+            return there.fileno()
+
+        def write(self, text: str) -> int:
+            if self.full:
+                raise OSError(wrong, os.strerror(wrong))
+            return super().write(text)
+
+    with open(tmp_path / "log", "w") as there:
+        console = _Heard(file=(out := Full()), highlight=False)
+        console.print("one")
+        out.full = False
+        console.print("two")
+    assert out.getvalue().strip() == later
