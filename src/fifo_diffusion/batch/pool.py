@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from fifo_diffusion.batch.jobs import Job
 from fifo_diffusion.batch.results import Result
-
-if TYPE_CHECKING:
-    from fifo_diffusion.names import Watch
+from fifo_diffusion.names import Watch
 
 
 @dataclass(frozen=True)
