@@ -57,7 +57,7 @@ def test_a_log_file_gets_the_lines_and_no_bar() -> None:
     with Progress(Console(file=out), quiet=False) as progress:
         progress("streaming", 1, 9)
         progress.warn("a wale is unknown")
-    assert out.getvalue() == "warning: a wale is unknown\n"
+    assert out.getvalue().rstrip("\n") == "warning: a wale is unknown"  # older versions of rich end with a line more
 
 
 def test_an_endless_run_counts_without_a_goal() -> None:

@@ -394,7 +394,7 @@ def test_what_is_said_while_ranks_load_is_not_for_the_base_clip_they_are_to_make
         def __post_init__(self) -> None: ...
 
         def say(self, what: Any, *, awaited: bool = False) -> None:
-            self.told: Decided = what[0]
+            self.told: Decided = what[1]
 
         def loaded(self) -> None:
             assert session.prompts.say("2") == 16
