@@ -51,7 +51,7 @@ AIMS: dict[str, Callable[..., Any]] = {
 
 def go(output: str, resume: bool) -> None:
     if resume:
-        api.carry_on(output, checkpoint_every=EVERY, warn=print)
+        api.resume(output, checkpoint_every=EVERY, warn=print)
     else:
         api.make(Run.of(RUN), output, checkpoint_every=EVERY)
 

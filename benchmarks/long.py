@@ -70,7 +70,7 @@ def make(folder: Path, run: Run) -> None:
     if other := checkpoint.differences(said.run, full := resolve(run)):
         raise SystemExit(f"{video} is a video of another {', '.join(other)}; name another folder")
     if (said.whole or 0) < full.frames:
-        api.carry_on(f"{video}/", frames=full.frames, watch=look)
+        api.resume(f"{video}/", frames=full.frames, watch=look)
 
 
 def measured(folder: Path, prompt: str) -> Mapping[str, NDArray[np.float64]]:

@@ -83,7 +83,7 @@ def unplugged(folder: Path, arguments: argparse.Namespace, where: Callable[[int]
 def identical(folder: Path) -> tuple[int, str]:
     """How many frames the job left, and whether they and those that follow are those of a quiet run."""
     video = str(folder / "a.mp4")
-    made = api.carry_on(video, frames="+50", checkpoint_every=0, warn=lambda text: None)
+    made = api.resume(video, frames="+50", checkpoint_every=0, warn=lambda text: None)
     quiet = api.make(
         made.run.model_copy(update={"frames": made.frames_written}), str(folder / "b.mp4"), checkpoint_every=0
     )

@@ -60,7 +60,7 @@ def test_what_waits_on_a_device_for_a_lost_rank_is_not_read(tmp_path: Path, monk
             api.make(RUN, str(tmp_path / f"{waits}.mp4"), watch=lose, checkpoint_every=1e9)
     assert committed == [8]
     whole = api.make(RUN, str(tmp_path / "whole.mp4"))
-    assert api.carry_on(str(tmp_path / "True.mp4")).frames_sha256 == whole.frames_sha256
+    assert api.resume(str(tmp_path / "True.mp4")).frames_sha256 == whole.frames_sha256
 
 
 def test_few_are_kept_further_and_further_apart() -> None:
@@ -116,7 +116,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(made: Path) -> None:
     file = made / "checkpoint-00000012.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
     said: list[str] = []
-    longer = api.carry_on(str(made), frames=20, warn=said.append)
+    longer = api.resume(str(made), frames=20, warn=said.append)
     assert said == [f"the checkpoint of frame 12 in {made} is damaged; an earlier one is taken"]
     straight = api.make(RUN.model_copy(update={"frames": 20}), str(made.parent / "b.mp4"))
     assert longer.frames_sha256 == straight.frames_sha256
@@ -140,7 +140,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(made: Path, 
     file.write_text(text.replace(old, new))
     before = (made.parent / "a.mp4").read_bytes()
     with pytest.raises(BadInput, match=says):
-        api.carry_on(str(made), frames="+5")
+        api.resume(str(made), frames="+5")
     assert (made.parent / "a.mp4").read_bytes() == before
 
 
@@ -156,18 +156,18 @@ def test_what_a_kill_left_half_written_is_no_checkpoint_and_goes_with_the_next_t
 def test_a_checkpoint_under_the_name_of_another_frame_is_refused(made: Path) -> None:
     (made / "checkpoint-00000012.safetensors").rename(made / "checkpoint-00000013.safetensors")
     with pytest.raises(BadInput, match="frame is 12 in it, not 13"):
-        api.carry_on(str(made), frames="+5")
+        api.resume(str(made), frames="+5")
 
 
 def test_other_weights_are_refused_and_another_machine_is_said(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (made / "run.json").read_text()
     (made / "run.json").write_text(text.replace('"torch": "', '"torch": "1.'))
     said: list[str] = []
-    api.carry_on(str(made), frames="+1", warn=said.append)
+    api.resume(str(made), frames="+1", warn=said.append)
     assert "torch was 1." in said[0]
     monkeypatch.setattr(Gauss, "weights", "f00d")
     with pytest.raises(BadInput, match="the weights of gauss are f00d"):
-        api.carry_on(str(made), frames="+1")
+        api.resume(str(made), frames="+1")
 
 
 def test_what_cannot_be_gone_on_with_is_one_sentence(made: Path, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_what_cannot_be_gone_on_with_is_one_sentence(made: Path, tmp_path: Path)
         ("b.gif.json", "there is no run beside"),
     ):
         with pytest.raises(BadInput, match=says):
-            api.carry_on(str(tmp_path / name))
+            api.resume(str(tmp_path / name))
     video = str(tmp_path / "a.mp4")
     for changes, says in (
         ({}, "it has all its 14 frames"),
@@ -195,7 +195,7 @@ def test_what_cannot_be_gone_on_with_is_one_sentence(made: Path, tmp_path: Path)
         ({"output": video}, "which is kept as it is"),
     ):
         with pytest.raises(BadInput, match=says):
-            api.carry_on(video, **changes)
+            api.resume(video, **changes)
     assert len(list(read_frames(video))) == 14
     assert not (tmp_path / "c.mp4").exists()
 
@@ -205,18 +205,18 @@ def test_a_video_that_was_changed_is_not_gone_on_with(made: Path) -> None:
     api.make(RUN.model_copy(update={"seed": 9}), str(made.parent / "b.mp4"))
     (made.parent / "b.mp4").replace(video)
     with pytest.raises(BadInput, match="was changed, replaced or moved"):
-        api.carry_on(str(video), frames="+5")
+        api.resume(str(video), frames="+5")
 
 
 def test_two_processes_do_not_write_one_video(made: Path) -> None:
     with checkpoint.locked(made), pytest.raises(BadInput, match="is in use"):
-        api.carry_on(str(made), frames="+5")
+        api.resume(str(made), frames="+5")
 
 
 def test_seconds_and_frames_are_lengths_in_all_or_more(made: Path) -> None:
     dice = random.Random(1)
     length = 14
     for frames, seconds, more in (("+3", None, 3), (None, "+2", 8), (None, "10", 15), (45, None, 5)):
-        made_now = api.carry_on(str(made), frames=frames, seconds=seconds, checkpoint_every=dice.choice([0, 1e-9]))
+        made_now = api.resume(str(made), frames=frames, seconds=seconds, checkpoint_every=dice.choice([0, 1e-9]))
         length += more
         assert made_now.frames_written == len(list(read_frames(made.parent / "a.mp4"))) == length

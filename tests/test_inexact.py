@@ -182,7 +182,7 @@ def test_a_video_cut_between_frames_that_left_together_goes_on_as_if_it_had_not_
     said = {"prompt": "1", "partitions": 2, "frames_per_level": 4, "guidance_levels": "3-7", **GAUSS}
     straight = api.make(Run.of({**said, "frames": 21}), str(tmp_path / "a.mp4"), checkpoint_every=0)
     api.make(Run.of({**said, "frames": cut}), str(tmp_path / "b.mp4"))
-    resumed = api.carry_on(str(tmp_path / "b.mp4"), frames=21)
+    resumed = api.resume(str(tmp_path / "b.mp4"), frames=21)
     assert resumed.frames_sha256 == straight.frames_sha256
     assert (resumed.run.frames_per_level, resumed.run.guidance_levels) == (4, "3-7")
     assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "a.mp4").read_bytes()

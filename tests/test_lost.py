@@ -64,7 +64,7 @@ def free_port() -> str:
 
 def goes_on_identically(video: Path) -> None:
     """One process goes on with it, and all its frames are those of one that makes it from the start."""
-    made = api.carry_on(str(video), frames="+3")
+    made = api.resume(str(video), frames="+3")
     whole = made.run.model_copy(update={"frames": made.frames_written})
     assert made.frames_sha256 == api.make(whole, str(video.with_name("again.mp4"))).frames_sha256
 
@@ -92,7 +92,7 @@ def test_what_torchrun_starts_again_goes_on_as_if_nothing_had_happened(tmp_path:
         os.kill(workers(job)[0], signal.SIGKILL)
         said = end(job)
     assert job.returncode == 0, said
-    api.carry_on(str(quiet / "a.mp4"), frames="+160", prompt="3")
+    api.resume(str(quiet / "a.mp4"), frames="+160", prompt="3")
     assert (tmp_path / "a.mp4").read_bytes() == (quiet / "a.mp4").read_bytes()
 
 

@@ -106,7 +106,7 @@ def test_whatever_a_power_cut_leaves_can_be_gone_on_with(
         if frames == 14:
             api.make(RUN, str(output), checkpoint_every=every)
         else:
-            api.carry_on(str(output), frames=frames, checkpoint_every=every)
+            api.resume(str(output), frames=frames, checkpoint_every=every)
         files = [output] if output.is_file() else output.glob("*.png")
         there = {str(file.relative_to(disk.root)): file.read_bytes() for file in files}
         assert there.items() <= disk.cuts[-1].items()

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import fifo_diffusion as fifo
-from fifo_diffusion.api import carry_on, make
+from fifo_diffusion.api import make, resume
 from fifo_diffusion.decide import resolve
 from fifo_diffusion.errors import BadInput, FifoError, OutputError
 from fifo_diffusion.preview import Preview, Queue, compose
@@ -140,5 +140,5 @@ def test_a_name_that_cannot_be_written_is_refused_before_any_work(
     assert list(tmp_path.iterdir()) == []
     fifo.generate(**TINY, output=video)  # type: ignore[arg-type]
     with pytest.raises(kind, match=says):
-        carry_on(video, frames="+2", preview=picture, tell=told.append)
+        resume(video, frames="+2", preview=picture, tell=told.append)
     assert told == []

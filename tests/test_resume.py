@@ -91,14 +91,14 @@ def test_whatever_the_schedule_of_stops_and_forks_the_frames_and_the_files_are_t
                 if there is None:
                     api.make(run_of(40, fps), str(output), watch=stop_at(frame), **how)
                 else:
-                    api.carry_on(str(output), watch=stop_at(frame), **how)
+                    api.resume(str(output), watch=stop_at(frame), **how)
         assert content(output) == straight(kind, 40, fps)[0]
         beside = sidecar.path_beside(str(output))
         assert beside is not None
         assert sidecar.read(beside).frames_sha256 == straight(kind, 40, fps)[1]
         kept = checkpoint.committed(checkpoint.find(str(output)))
         if fork is not None and any(frame <= fork for frame in kept):
-            other = api.carry_on(str(output), at_frame=fork, output=f"{folder}/b{kind}", frames=45)
+            other = api.resume(str(output), at_frame=fork, output=f"{folder}/b{kind}", frames=45)
             assert other.frames_sha256 == straight(kind, 45, fps)[1]
             videos = content(Path(f"{folder}/b{kind}"))
             if kind:  # a folder's pictures say what was asked when each was made
@@ -132,11 +132,11 @@ def test_a_file_that_begins_with_a_clip_goes_on_bit_for_bit(tmp_path: Path) -> N
     assert [
         frame for frame in checkpoint.committed(tmp_path / "b.mp4.run") if frame > 3
     ]  # the clip is not all there is
-    made = api.carry_on(str(tmp_path / "b.mp4"))
+    made = api.resume(str(tmp_path / "b.mp4"))
     assert (made.clip_frames, made.frames_written) == (3, 6)
     assert made.frames_sha256 == whole.frames_sha256
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
-    longer = api.carry_on(str(tmp_path / "b.mp4"), frames="+2")
+    longer = api.resume(str(tmp_path / "b.mp4"), frames="+2")
     assert longer.frames_written == 8
     assert len(list(read_frames(tmp_path / "b.mp4"))) == 11
 
@@ -170,10 +170,10 @@ def test_a_run_in_is_not_made_again(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        api.carry_on(str(tmp_path / "a.partial.mp4"), checkpoint_every=OFTEN, watch=stop)
+        api.resume(str(tmp_path / "a.partial.mp4"), checkpoint_every=OFTEN, watch=stop)
     assert checkpoint.description(folder) == before
     heard.clear()
-    made = api.carry_on(str(tmp_path / "a.partial.mp4"), watch=lambda stage, done, total: heard.append(stage))
+    made = api.resume(str(tmp_path / "a.partial.mp4"), watch=lambda stage, done, total: heard.append(stage))
     assert "base clip" not in heard
     assert 0 < heard.count("run-in") <= 6
     assert made.frames_sha256 == api.make(run, str(tmp_path / "b.mp4")).frames_sha256
@@ -186,12 +186,12 @@ def test_an_endless_video_is_stopped_made_longer_and_forked_with_another_prompt(
         api.make(run_of(0), str(video), checkpoint_every=OFTEN, watch=stop_at(31))
     assert len(list(read_frames(video))) == 30
     with pytest.raises(KeyboardInterrupt):  # less than there was: that is kept
-        api.carry_on(str(video), watch=stop_at(29))
+        api.resume(str(video), watch=stop_at(29))
     assert len(list(read_frames(video))) == sidecar.read(tmp_path / "a.mp4.json").frames_written == 30
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.mp4.json", "a.mp4.run"]
-    made = api.carry_on(str(video), frames="+6")
+    made = api.resume(str(video), frames="+6")
     assert made.frames_sha256 == straight(".mp4", 36, 4)[1]
-    forked = api.carry_on(str(video), at_frame=37, output=str(other), prompt="1", frames=60)
+    forked = api.resume(str(video), at_frame=37, output=str(other), prompt="1", frames=60)
     assert forked.run.prompt == "-"
     assert [cue.prompt for cue in forked.run.cues] == ["-", "1"]  # what had entered the queue hears what it heard
     assert len(list(read_frames(video))) == 36
@@ -209,7 +209,7 @@ def test_a_finished_video_keeps_its_last_checkpoint_and_one_without_keeps_none(t
     api.make(run_of(5), str(tmp_path / "a.mp4"), checkpoint_every=0)
     assert not (tmp_path / "a.mp4.run").exists()
     with pytest.raises(BadInput, match="--checkpoint-every off"):
-        api.carry_on(str(tmp_path / "a.mp4"))
+        api.resume(str(tmp_path / "a.mp4"))
 
 
 def killed(folder: Path, frames: int = 300) -> None:
@@ -257,9 +257,9 @@ def test_frames_that_are_not_as_they_were_are_not_written_over(name: str, tmp_pa
         (there / "a.partial.mp4").write_bytes(coded)
     before = {file: file.read_bytes() for file in there.rglob("*") if file.is_file()}
     with pytest.raises(BadInput, match=r"does not hold the frames before its checkpoint of frame \d+, nor"):
-        api.carry_on(str(there / name))
+        api.resume(str(there / name))
     assert {file: file.read_bytes() for file in there.rglob("*") if file.is_file()} == before
-    api.carry_on(str(whole / name))
+    api.resume(str(whole / name))
     assert content(whole / name) == straight(Path(name).suffix, 40, 4)[0]
 
 
@@ -268,16 +268,16 @@ def test_a_copy_of_a_run_that_goes_on_under_another_name_is_a_video_of_its_own(t
     there = as_a_kill_left_it(tmp_path, "a.mp4", 23)
     shutil.copytree(there / "a.mp4.run", there / "b.mp4.run")
     with pytest.raises(BadInput, match=r"b\.partial\.mp4 is not there"):
-        api.carry_on(str(there / "b.mp4.run"))
+        api.resume(str(there / "b.mp4.run"))
     shutil.copy(there / "a.partial.mp4", there / "b.partial.mp4")
     before = {file: file.read_bytes() for file in there.rglob("a.*") if file.is_file()}
-    assert api.carry_on(str(there / "b.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
+    assert api.resume(str(there / "b.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
     assert {file: file.read_bytes() for file in there.rglob("a.*") if file.is_file()} == before
     assert content(there / "b.mp4") == straight(".mp4", 40, 4)[0]
     assert not (there / "b.partial.mp4").exists()
     for suffix in ("", ".run", ".json"):
         (there / f"b.mp4{suffix}").rename(there / f"c.mp4{suffix}")
-    assert api.carry_on(str(there / "c.mp4"), frames="+10").frames_written == 50
+    assert api.resume(str(there / "c.mp4"), frames="+10").frames_written == 50
     assert len(list(read_frames(there / "c.mp4"))) == 50
     assert not (there / "b.mp4").exists()
 
@@ -287,10 +287,10 @@ def test_a_file_that_was_taken_away_is_missed_and_not_begun_again(tmp_path: Path
     (there / "a.partial.mp4").rename(tmp_path / "elsewhere.mp4")
     kept = checkpoint.committed(there / "a.mp4.run")
     with pytest.raises(BadInput, match=r"a\.partial\.mp4 is not there, which held the frames up to \d+; put it back"):
-        api.carry_on(str(there / "a.mp4"))
+        api.resume(str(there / "a.mp4"))
     assert checkpoint.committed(there / "a.mp4.run") == kept
     (tmp_path / "elsewhere.mp4").rename(there / "a.partial.mp4")
-    assert api.carry_on(str(there / "a.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
+    assert api.resume(str(there / "a.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
 
 
 def test_a_run_may_lie_on_another_disk(tmp_path: Path) -> None:
@@ -299,8 +299,8 @@ def test_a_run_may_lie_on_another_disk(tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
     (there / "a.mp4.run").rename(tmp_path / "scratch" / "a.mp4.run")
     (there / "a.mp4.run").symlink_to(tmp_path / "scratch" / "a.mp4.run")
-    assert api.carry_on(str(there / "a.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
-    assert api.carry_on(str(there / "a.mp4"), frames="+1").frames_written == 41
+    assert api.resume(str(there / "a.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
+    assert api.resume(str(there / "a.mp4"), frames="+1").frames_written == 41
 
 
 def test_a_folder_that_was_told_a_crf_goes_on_without(tmp_path: Path) -> None:
@@ -309,13 +309,13 @@ def test_a_folder_that_was_told_a_crf_goes_on_without(tmp_path: Path) -> None:
     api.make(run_of(8), str(killed_at), checkpoint_every=OFTEN, keep_checkpoints=True)
     told = killed_at / "fifo.run" / "run.json"
     told.write_text(json.dumps(json.loads(told.read_text()) | {"crf": 20}))
-    assert api.carry_on(str(killed_at), frames="+2").frames_written == 10
+    assert api.resume(str(killed_at), frames="+2").frames_written == 10
 
 
 def test_a_run_is_gone_on_with_from_inside_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = as_a_kill_left_it(tmp_path, "a.mp4", 23)
     monkeypatch.chdir(there / "a.mp4.run")
-    assert api.carry_on(".").frames_sha256 == straight(".mp4", 40, 4)[1]
+    assert api.resume(".").frames_sha256 == straight(".mp4", 40, 4)[1]
     assert content(there / "a.mp4") == straight(".mp4", 40, 4)[0]
 
 
@@ -326,7 +326,7 @@ def test_a_pipe_that_breaks_for_whoever_watches_is_no_end_of_the_video(tmp_path:
 
     with pytest.raises(BrokenPipeError):
         api.make(run_of(40), str(tmp_path / "a.mp4"), watch=watch)
-    assert api.carry_on(str(tmp_path / "a.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
+    assert api.resume(str(tmp_path / "a.mp4")).frames_sha256 == straight(".mp4", 40, 4)[1]
 
 
 def test_pictures_may_be_taken_away_while_they_are_made(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_pictures_that_are_gone_on_with_are_not_put_to_disk_again_and_others_sta
     (there / "live" / "frame_000003 (copy).png").write_bytes(b"")
     synced: list[str] = []
     monkeypatch.setattr(pictures, "to_disk", lambda path: synced.append(path.name))
-    api.carry_on(str(there / "live"), checkpoint_every=OFTEN)
+    api.resume(str(there / "live"), checkpoint_every=OFTEN)
     assert "frame_000030.png" in synced
     assert "frame_000003.png" not in synced
     assert (there / "live" / "frame_000003 (copy).png").exists()
@@ -361,7 +361,7 @@ def test_a_part_of_a_frame_more_is_a_frame_and_not_without_end(tmp_path: Path) -
         assert done < 60, "without end"
 
     with pytest.raises(BadInput, match=r"it has \d+ frames already, more than 1"):
-        api.carry_on(str(there / "a.mp4"), seconds="0.1", watch=watch)
+        api.resume(str(there / "a.mp4"), seconds="0.1", watch=watch)
 
 
 def test_what_a_kill_left_is_not_overwritten_by_a_new_run_of_the_same_name(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_what_a_kill_left_is_not_overwritten_by_a_new_run_of_the_same_name(tmp_p
     elsewhere.mkdir()
     for name in before:
         (tmp_path / name).rename(elsewhere / name)
-    made = api.carry_on(str(elsewhere / "a.partial.mp4"))
+    made = api.resume(str(elsewhere / "a.partial.mp4"))
     assert made.frames_sha256 == straight(".mp4", 300, 4)[1]
     assert content(elsewhere / "a.mp4") == straight(".mp4", 300, 4)[0]
 
@@ -426,7 +426,7 @@ def test_of_two_runs_of_one_name_begun_at_once_the_second_is_refused_and_the_fir
     assert made.frames_sha256 == straight(output.suffix, 12, 4)[1]
     assert content(output) == straight(output.suffix, 12, 4)[0]
     assert sorted(file.name for file in tmp_path.iterdir() if "partial" in file.name) == []
-    assert api.carry_on(str(output), frames="+3").frames_sha256 == straight(output.suffix, 15, 4)[1]
+    assert api.resume(str(output), frames="+3").frames_sha256 == straight(output.suffix, 15, 4)[1]
 
 
 def test_a_run_without_checkpoints_leaves_those_of_another_that_began_meanwhile(tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_a_run_without_checkpoints_leaves_those_of_another_that_began_meanwhile(
     assert (tmp_path / "a.mp4.run" / "run.json").exists()
     go.set()
     thread.join()
-    assert api.carry_on(str(output), frames="+3").frames_sha256 == straight(".mp4", 15, 4)[1]
+    assert api.resume(str(output), frames="+3").frames_sha256 == straight(".mp4", 15, 4)[1]
 
 
 def test_a_folder_that_another_has_begun_in_stays_when_no_picture_came(tmp_path: Path) -> None:
@@ -481,10 +481,10 @@ def test_ctrl_c_while_the_frames_before_are_copied_leaves_all_as_it_was(
         patched.setattr(VideoSink, "_copy", interrupted)
         patched.setattr(PngSink, "_keep" if fork else "_go_on", at_the_third if fork else interrupted)
         with pytest.raises(KeyboardInterrupt):
-            api.carry_on(str(tmp_path / name), **changes)
+            api.resume(str(tmp_path / name), **changes)
     assert content(tmp_path / name) == before
     assert [file.name for file in sorted(tmp_path.iterdir()) if file.name != "b"] == names
-    assert api.carry_on(str(tmp_path / name), **changes).frames_sha256 == straight(Path(name).suffix, 15, 4)[1]
+    assert api.resume(str(tmp_path / name), **changes).frames_sha256 == straight(Path(name).suffix, 15, 4)[1]
 
 
 def test_a_lock_that_was_taken_away_meanwhile_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -545,7 +545,7 @@ def test_a_kill_between_the_sidecar_and_the_end_of_the_run_costs_neither(
     assert sidecar.read(beside).frames_sha256 == straight(output.suffix, 40, 4)[1]
     assert there is not None
     assert there[1].whole is None
-    api.carry_on(str(output))
+    api.resume(str(output))
     assert content(output) == straight(output.suffix, 40, 4)[0]
     assert sidecar.read(beside).frames_sha256 == straight(output.suffix, 40, 4)[1]
 
@@ -571,7 +571,7 @@ def test_a_full_disk_leaves_what_is_needed_to_go_on(tmp_path: Path, name: str) -
     assert len(said) <= 1  # that no checkpoint can be written either, once
     assert not (tmp_path / "a.mp4").exists()
     assert checkpoint.committed(checkpoint.find(str(output)))[0] >= 32
-    made = api.carry_on(str(output))
+    made = api.resume(str(output))
     kind = output.suffix
     assert made.frames_sha256 == straight(kind, 120, 4)[1]
     assert content(output) == straight(kind, 120, 4)[0]
@@ -589,7 +589,7 @@ def test_a_folder_that_is_moved_away_is_said_and_the_run_goes_on_there(tmp_path:
     with pytest.raises(OutputError, match=r"has gone|No such file"):
         api.make(run_of(120), str(here / name), checkpoint_every=OFTEN, watch=move)
     assert not here.exists()
-    made = api.carry_on(str(there / name))
+    made = api.resume(str(there / name))
     kind = (there / name).suffix
     assert made.frames_sha256 == straight(kind, 120, 4)[1]
     assert content(there / name) == straight(kind, 120, 4)[0]
@@ -653,7 +653,7 @@ def test_what_is_said_live_is_there_after_a_kill(tmp_path: Path, monkeypatch: py
     )
     assert len(warned) == 1
     assert checkpoint.committed(kept / "a.mp4.run")[0] == 4
-    assert api.carry_on(str(kept / "a.partial.mp4")).frames_sha256 == made.frames_sha256
+    assert api.resume(str(kept / "a.partial.mp4")).frames_sha256 == made.frames_sha256
 
 
 def test_a_signal_waits_for_the_end_of_a_step() -> None:
@@ -714,21 +714,21 @@ def test_ctrl_c_while_the_file_is_closed_leaves_it_whole(tmp_path: Path, monkeyp
     monkeypatch.undo()
     assert content(tmp_path / "a.mp4") == straight(".mp4", 12, 4)[0]
     assert not (tmp_path / "a.partial.mp4").exists()
-    assert api.carry_on(str(tmp_path / "a.mp4"), frames="+3").frames_sha256 == straight(".mp4", 15, 4)[1]
+    assert api.resume(str(tmp_path / "a.mp4"), frames="+3").frames_sha256 == straight(".mp4", 15, 4)[1]
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a"])
 def test_a_fork_may_be_shorter_than_the_video_it_begins_like(tmp_path: Path, name: str) -> None:
     api.make(run_of(40), str(tmp_path / name), checkpoint_every=OFTEN, keep_checkpoints=True)
     fork = tmp_path / f"b{name[1:]}"
-    made = api.carry_on(str(tmp_path / name), at_frame=10, output=str(fork), frames=20)
+    made = api.resume(str(tmp_path / name), at_frame=10, output=str(fork), frames=20)
     assert made.frames_sha256 == straight(Path(name).suffix, 20, 4)[1]
     assert len(list(read_frames(fork))) == 20
     stopped = tmp_path / f"c{name[1:]}"
     with pytest.raises(KeyboardInterrupt):
-        api.carry_on(str(tmp_path / name), at_frame=10, output=str(stopped), frames=60, watch=stop_at(12))
+        api.resume(str(tmp_path / name), at_frame=10, output=str(stopped), frames=60, watch=stop_at(12))
     assert len(list(read_frames(stopped))) > 10
-    assert api.carry_on(str(stopped)).frames_sha256 == straight(Path(name).suffix, 60, 4)[1]
+    assert api.resume(str(stopped)).frames_sha256 == straight(Path(name).suffix, 60, 4)[1]
 
 
 def test_a_new_video_killed_before_its_first_checkpoint_goes_on_though_a_longer_one_had_the_name(
@@ -745,7 +745,7 @@ def watch(stage, done, total):
 api.make(Run.of({run_of(12).model_dump()!r}), "a.mp4", watch=watch)
 """
     assert subprocess.run([sys.executable, "-c", script], cwd=tmp_path).returncode == -signal.SIGKILL
-    assert api.carry_on(str(tmp_path / "a.mp4"), checkpoint_every=OFTEN).frames_sha256 == straight(".mp4", 12, 4)[1]
+    assert api.resume(str(tmp_path / "a.mp4"), checkpoint_every=OFTEN).frames_sha256 == straight(".mp4", 12, 4)[1]
     assert content(tmp_path / "a.mp4") == straight(".mp4", 12, 4)[0]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "a.mp4.json", "a.mp4.run"]
     assert not (tmp_path / "a.mp4.run" / "replaced").exists()
@@ -763,7 +763,7 @@ def test_a_name_given_by_mistake_takes_nothing_from_the_video_that_has_it(tmp_pa
         with pytest.raises(KeyboardInterrupt):
             api.make(run_of(300), str(tmp_path / "a.mp4"), watch=early)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file() and file.name != "lock"} == before
-    assert api.carry_on(str(tmp_path / "a.mp4"), frames="+3").frames_sha256 == straight(".mp4", 15, 4)[1]
+    assert api.resume(str(tmp_path / "a.mp4"), frames="+3").frames_sha256 == straight(".mp4", 15, 4)[1]
 
 
 def test_a_new_video_without_checkpoints_that_is_stopped_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
@@ -848,7 +848,7 @@ def test_info_prints_what_a_video_says_of_itself(tmp_path: Path) -> None:
             api.told(str(folder))
     # What a video was made with since it began, its sidecar knows.
     api.make(run, str(tmp_path / "e"))
-    api.carry_on(str(tmp_path / "e"), frames="+30", prompt="3")
+    api.resume(str(tmp_path / "e"), frames="+30", prompt="3")
     known = api.told(str(tmp_path / "e"))
     assert (known["frames"], known["cues"][-1]["prompt"]) == (33, "3")
     assert api.told(str(tmp_path / "a.mp4"))["from"] == "the video's own metadata"
@@ -870,11 +870,11 @@ def test_a_clip_video_without_a_checkpoint_is_made_as_long_as_was_asked(tmp_path
     said = {"prompt": "a red balloon", "partitions": 1, "guidance": 1.0, "clip": str(tmp_path / "still.png")}
     api.make(Run.of({**said, "frames": 2}), str(tmp_path / "a.mp4"))
     assert checkpoint.committed(tmp_path / "a.mp4.run") == []
-    made = api.carry_on(str(tmp_path / "a.mp4"), frames="+2")
+    made = api.resume(str(tmp_path / "a.mp4"), frames="+2")
     assert (made.clip_frames, made.frames_written) == (1, 4)
     api.make(Run.of({**said, "clip": str(tmp_path / "a.mp4"), "frames": 9, "fps": 4}), str(tmp_path / "b.mp4"))
     with pytest.raises(BadInput, match="the clip itself"):
-        api.carry_on(str(tmp_path / "b.mp4"), frames="+2", output=str(tmp_path / "a.mp4"))
+        api.resume(str(tmp_path / "b.mp4"), frames="+2", output=str(tmp_path / "a.mp4"))
 
 
 def test_a_prompt_for_what_comes_is_there_after_a_kill_and_told_by_the_file(tmp_path: Path) -> None:
@@ -889,11 +889,11 @@ def test_a_prompt_for_what_comes_is_there_after_a_kill_and_told_by_the_file(tmp_
             said.append(checkpoint.description(tmp_path / "a.mp4.run").run.cues[-1].prompt)
 
     warned: list[str] = []
-    api.carry_on(str(video), frames=60, prompt="3", watch=look, warn=warned.append)
+    api.resume(str(video), frames=60, prompt="3", watch=look, warn=warned.append)
     assert said == ["3"]
     assert warned == []
     cues = api.told(str(video))["cues"]
     assert [cue["prompt"] for cue in cues] == ["-", "3"]
     reaches = cues[1]["at"] + 60 - 20  # as long after the last checkpoint
-    api.carry_on(str(video), frames=reaches, prompt="4", warn=warned.append)
+    api.resume(str(video), frames=reaches, prompt="4", warn=warned.append)
     assert warned == [f"the video ends at frame {reaches}, before '4' at frame {reaches} is seen"]

@@ -63,7 +63,7 @@ def test_two_ranks_share_one_window_and_the_sidecar_says_how(tmp_path: Path) -> 
     assert before.seconds["exchange"] > 0
     api.make(before.run, str(tmp_path / "b.mp4"), checkpoint_every=0)
     assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "a.mp4").read_bytes()
-    longer = api.carry_on(str(tmp_path / "a.mp4"), frames="+3")
+    longer = api.resume(str(tmp_path / "a.mp4"), frames="+3")
     assert longer.run.halves == "apart"
     again = api.make(before.run.model_copy(update={"frames": 8}), str(tmp_path / "c.mp4"), checkpoint_every=0)
     assert longer.frames_sha256 == again.frames_sha256
@@ -111,7 +111,7 @@ def test_a_lost_rank_ends_the_job_and_the_video_goes_on_in_one_process(lost: str
         assert "gloo" not in said
     finally:
         kill(job)
-    made = api.carry_on(str(tmp_path / "a.mp4"), frames="+3")
+    made = api.resume(str(tmp_path / "a.mp4"), frames="+3")
     again = api.make(made.run.model_copy(update={"frames": made.frames_written}), str(tmp_path / "b.mp4"))
     assert made.frames_sha256 == again.frames_sha256
 

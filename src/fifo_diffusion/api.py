@@ -134,32 +134,6 @@ def generate(
     )
 
 
-def resume(
-    video: str | Path,
-    *,
-    frames: int | str | None = None,
-    seconds: float | str | None = None,
-    prompt: str | None = None,
-    at_frame: int | None = None,
-    output: str | Path | None = None,
-    preview: str | None = None,
-    checkpoint_every: float = CHECKPOINT_EVERY,
-    keep_checkpoints: bool = False,
-) -> Sidecar:
-    """Go on with a video that was stopped or killed, make a finished one longer, or fork one; see `carry_on`."""
-    return carry_on(
-        os.fspath(video),
-        frames=frames,
-        seconds=seconds,
-        prompt=prompt,
-        at_frame=at_frame,
-        output=output,
-        preview=preview,
-        checkpoint_every=checkpoint_every,
-        keep_checkpoints=keep_checkpoints,
-    )
-
-
 def make(
     run: Run,
     output: str | Path,
@@ -186,7 +160,7 @@ def make(
     scale = card(full.model).scale if scale is None else scale
     # As many ranks need not have come back, nor as much memory be free: what follows from that stays as it was begun.
     if (begun := began(output)) is not None and checkpoints.differences(begun.run, full).keys() <= left_open(run):
-        return carry_on(
+        return resume(
             output,
             preview=preview,
             checkpoint_every=checkpoint_every,
@@ -208,8 +182,8 @@ def make(
     return making.write(folder, checkpoint_every, keep_checkpoints, 0 if clip is None or only_new else len(clip))
 
 
-def carry_on(
-    video: str,
+def resume(
+    video: str | Path,
     *,
     frames: int | str | None = None,
     seconds: float | str | None = None,
@@ -236,6 +210,7 @@ def carry_on(
     Raises BadInput when there is nothing to go on with, or it is of another version, model, weights or settings;
     and what `generate` raises.
     """
+    video = os.fspath(video)
     output, preview = (None if path is None else os.fspath(path) for path in (output, preview))
     folder = _find(video)
     if output is None and at_frame is not None:

@@ -127,7 +127,7 @@ class Together:
         The groups are let go here, which waits for their threads: one that still has an answer to let go of when Python
         is ending would abort the process.
         """
-        with suppress(RuntimeError, RankLost):
+        with uninterrupted(), suppress(RuntimeError, RankLost):
             heard(lambda: dist.barrier(self.words, async_op=True))
             dist.destroy_process_group()
         self.words = self.patient = None

@@ -221,7 +221,7 @@ def test_a_run_goes_on_in_the_precision_that_it_began_with(wan: dict[str, Any], 
     run = Run.of({**wan, "fp8": fp8, "frames": 9})
     straight = api.make(run, str(tmp_path / "straight.mp4"))
     api.make(run.model_copy(update={"frames": 5}), str(tmp_path / "a.mp4"))
-    longer = api.carry_on(str(tmp_path / "a.mp4"), frames="+4")
+    longer = api.resume(str(tmp_path / "a.mp4"), frames="+4")
     assert longer.run.fp8 == fp8
     assert longer.frames_sha256 == straight.frames_sha256
 

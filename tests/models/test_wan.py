@@ -124,7 +124,7 @@ def test_a_video_cut_in_two_is_the_video_made_at_once(weights: str, tmp_path: Pa
     said = {**SMALL, "weights": weights, "guidance": 1.0, "device": "cpu"}
     whole = api.make(Run.of({**said, "frames": 60}), str(tmp_path / "whole.mp4"))
     api.make(Run.of({**said, "frames": 30}), str(tmp_path / "cut.mp4"))
-    cut = api.carry_on(str(tmp_path / "cut.mp4"), frames="+30")
+    cut = api.resume(str(tmp_path / "cut.mp4"), frames="+30")
     assert cut.frames_sha256 == whole.frames_sha256
 
 

@@ -128,7 +128,7 @@ def _make(task: Task, output: Path, watch: Watch, warn: Warn) -> Sidecar:
                 f"{output} is finished, but its .json is gone; put that back, or move both away to begin anew"
             )
         return made
-    return api.carry_on(str(output), frames=run.frames, **how)
+    return api.resume(str(output), frames=run.frames, **how)
 
 
 def _clear(job: Job, run: Decided, output: Path) -> None:

@@ -70,7 +70,7 @@ def resume(
     made = run_watched(
         quiet or said_live.typed,
         name,
-        lambda progress: api.carry_on(
+        lambda progress: api.resume(
             video,
             frames=frames,
             seconds=seconds,
